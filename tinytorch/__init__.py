@@ -1,0 +1,71 @@
+"""tinytorch: deep learning from a NumPy array up, with PyTorch's names. Everything public is here, by module number."""
+
+# ruff: noqa: I001
+from . import activations, attention, device, embeddings, layers, losses, optimizers, testing, training, transformers
+
+# 05 autograd
+from .autograd import no_grad
+
+# 01 tensor
+from .tensor import Tensor, op, float32, float64, int64, bool_
+from .tensor import tensor, full, zeros, ones, arange, eye, randn, rand
+from .tensor import full_like, zeros_like, ones_like, randn_like, rand_like
+from .tensor import cat, stack, where, einsum
+
+# 01 tensor: what a tensor's method does, as a function: tt.exp(x) is x.exp()
+add, sub, mul, div, matmul = Tensor.__add__, Tensor.__sub__, Tensor.__mul__, Tensor.__truediv__, Tensor.__matmul__
+pow, exp, log, sqrt, tanh, sin, cos = (
+    Tensor.pow,
+    Tensor.exp,
+    Tensor.log,
+    Tensor.sqrt,
+    Tensor.tanh,
+    Tensor.sin,
+    Tensor.cos,
+)
+abs, clip, maximum, minimum = Tensor.abs, Tensor.clip, Tensor.maximum, Tensor.minimum
+sum, mean, var, std, prod, cumsum = Tensor.sum, Tensor.mean, Tensor.var, Tensor.std, Tensor.prod, Tensor.cumsum
+max, min, amax, amin, argmax, argmin = Tensor.max, Tensor.min, Tensor.amax, Tensor.amin, Tensor.argmax, Tensor.argmin
+reshape, transpose, permute, swapaxes = Tensor.reshape, Tensor.transpose, Tensor.permute, Tensor.swapaxes
+squeeze, unsqueeze, flatten, clone = Tensor.squeeze, Tensor.unsqueeze, Tensor.flatten, Tensor.clone
+split, chunk, gather, masked_fill, tril, triu = (
+    Tensor.split, Tensor.chunk, Tensor.gather, Tensor.masked_fill, Tensor.tril, Tensor.triu
+)  # fmt: skip
+
+# 02 activations
+from .activations import relu, sigmoid, gelu, silu, softmax, log_softmax, erf
+
+# 03 layers
+from .layers import Module, Parameter, Linear, Dropout, ModuleList, Sequential, linear, dropout
+from .layers import ReLU, Sigmoid, Tanh, GELU, SiLU, Softmax
+
+# 04 losses
+from .losses import mse_loss, binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
+from .losses import MSELoss, BCELoss, BCEWithLogitsLoss, CrossEntropyLoss
+
+# 06 optimizers
+from .optimizers import Optimizer, SGD, Adam, AdamW, clip_grad_norm_
+from .optimizers import LambdaLR, StepLR, LinearLR, CosineAnnealingLR, SequentialLR, warmup_cosine
+
+# 07 training
+from .training import Trainer, TrainingInterrupted, Checkpoints, CheckpointError, plot_loss
+
+# 08 dataloader
+from .dataloader import Dataset, TensorDataset, DataLoader
+
+# 10 tokenization
+from .tokenization import CharTokenizer
+
+# 11 embeddings
+from .embeddings import Embedding, embedding
+
+# 12 attention
+from .attention import MultiHeadAttention, KVCache, scaled_dot_product_attention
+
+# 13 transformers
+from .transformers import LayerNorm, layer_norm, MLP, Block, GPTConfig, GPT
+
+# the seam between NumPy and CuPy
+from .device import Generator, manual_seed
+
+__version__ = "0.1.0"

@@ -1,0 +1,146 @@
+"""Reverse-mode automatic differentiation: the recorded graph and the way back through it.
+
+Every operation on tensors that need gradients leaves one `Node`: the rule that turns the gradient of its
+output into gradients of its inputs, and where those inputs came from. Nodes carry the moment of their
+creation, and an operation is always younger than its inputs, so walking from the newest node to the oldest
+is a topological order: no recursion, however deep the graph.
+
+This file knows arrays, nodes and leaves (anything with `accumulate_grad`), and no tensors.
+
+Source: Griewank and Walther, Evaluating Derivatives (2008), chapter 3; Baydin et al., arXiv:1502.05767.
+"""
+
+import heapq
+import itertools
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+
+_clock = itertools.count()
+
+
+class _GradMode(threading.local):
+    enabled = True
+
+
+grad_mode = _GradMode()
+
+
+@contextmanager
+def no_grad():
+    """Record nothing inside: `with no_grad():`, or `@no_grad()` above a function."""
+    before = grad_mode.enabled
+    grad_mode.enabled = False
+    try:
+        yield
+    finally:
+        grad_mode.enabled = before
+
+
+class Node:
+    """One recorded operation.
+
+    `inputs` has one entry per positional argument: None where no gradient is wanted, otherwise
+    `(source, shape, dtype)`, where the source is the node that made the input, or the leaf itself.
+    `rule` is a tuple with one function per argument, or one function that returns all gradients.
+    """
+
+    __slots__ = ("freed", "inputs", "name", "rule", "time")
+
+    def __init__(self, name, rule, inputs):
+        self.name = name
+        self.rule = rule
+        self.inputs = inputs
+        self.time = next(_clock)
+        self.freed = False
+
+    def pull_back(self, g):
+        """Yield `(source, gradient)` for each wanted input, given the gradient `g` of the output."""
+        if self.freed:
+            raise RuntimeError(
+                f"backward() went through '{self.name}' a second time, but its saved values were freed by the first. "
+                "Run the forward pass again, or call the first backward(retain_graph=True)."
+            )
+        if self.rule is None:
+            raise NotImplementedError(
+                f"'{self.name}' has no backward rule yet: it returned only its output. Return (output, rule), where "
+                "rule takes the gradient g of the output and returns the gradient of the input (or is a tuple with "
+                "one such function per input), for example: return y, lambda g: g * y"
+            )
+        if callable(self.rule):
+            gradients = self.rule(g)
+            if not isinstance(gradients, tuple):
+                gradients = (gradients,)
+            pairs = zip(self.inputs, gradients)
+        else:
+            gradients = self.rule
+            pairs = ((edge, rule(g)) for edge, rule in zip(self.inputs, self.rule) if edge is not None)
+        if any(edge is not None for edge in self.inputs[len(gradients) :]):
+            raise RuntimeError(
+                f"The rule of '{self.name}' gives {len(gradients)} gradients, but input number "
+                f"{len(gradients) + 1} needs one too. Return one gradient per input, in order."
+            )
+        for edge, gradient in pairs:
+            if edge is not None:
+                source, shape, dtype = edge
+                yield source, _fit(gradient, shape, dtype, self.name)
+
+    def free(self):
+        """Drop the saved values, so that memory falls while the backward pass goes on."""
+        self.freed = True
+        self.rule = None
+        self.inputs = ()
+
+    def __repr__(self):
+        return f"<{self.name}>"
+
+
+def backward(root, gradient, retain_graph=False):
+    """Send `gradient` (an array, of the shape of the root's output) from node `root` to every leaf it came from."""
+    gradients = {root: gradient}
+    newest_first = [(-root.time, root)]
+    while newest_first:
+        _, node = heapq.heappop(newest_first)
+        for source, g in node.pull_back(gradients.pop(node)):
+            if not isinstance(source, Node):
+                source.accumulate_grad(g)
+            elif source in gradients:
+                gradients[source] = gradients[source] + g  # out of place: g may be shared
+            else:
+                gradients[source] = g
+                heapq.heappush(newest_first, (-source.time, source))
+        if not retain_graph:
+            node.free()
+
+
+def unbroadcast(g, shape):
+    """Sum `g` over the axes along which an input of shape `shape` was stretched by broadcasting."""
+    if g.shape == shape:
+        return g
+    g = np.sum(g, axis=tuple(range(g.ndim - len(shape))))
+    stretched = tuple(axis for axis, size in enumerate(shape) if size == 1 and g.shape[axis] != 1)
+    return np.sum(g, axis=stretched, keepdims=True)
+
+
+def _fit(gradient, shape, dtype, name):
+    """Give a gradient the shape and dtype of its input, or say which rule went wrong."""
+    if gradient is None:
+        raise RuntimeError(f"The rule of '{name}' returned None for an input that needs a gradient.")
+    if gradient.shape != shape:
+        came = gradient.shape
+        if gradient.ndim >= len(shape):
+            gradient = unbroadcast(gradient, shape)
+        if gradient.shape != shape:
+            raise RuntimeError(
+                f"The rule of '{name}' gave a gradient of shape {came} for an input of shape {shape}. "
+                "A gradient has the shape of its input, or the shape that the input was broadcast to."
+            )
+    return gradient if gradient.dtype == dtype else gradient.astype(dtype)
+
+
+def directional_derivative(function, inputs, directions, step=1e-6):
+    """d/ds function(inputs + s * directions) at s = 0, by a central difference, on raw float64 arrays."""
+    ahead = function(*(x + step * v for x, v in zip(inputs, directions)))
+    behind = function(*(x - step * v for x, v in zip(inputs, directions)))
+    return (ahead - behind) / (2 * step)

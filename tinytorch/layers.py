@@ -1,0 +1,370 @@
+"""Module 03: layers. Modules hold parameters and other modules; their keys and initialisation are PyTorch's."""
+
+import math
+from collections import namedtuple
+
+import numpy as np
+
+from . import activations
+from . import device as devices
+from .tensor import Tensor, op, rand
+
+MissingAndUnexpected = namedtuple("MissingAndUnexpected", "missing_keys unexpected_keys")
+
+
+class Parameter(Tensor):
+    """A tensor that a module learns: a floating point leaf that asks for its gradient."""
+
+    __slots__ = ()
+
+    def __init__(self, data, requires_grad=True):
+        super().__init__(data, requires_grad=requires_grad)
+
+
+class Module:
+    """A function with parameters. Subclasses assign parameters and modules as attributes and define `forward`."""
+
+    training = True
+
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args, **kwargs):
+        raise TypeError(f"{type(self).__name__} needs a forward method.")
+
+    # ---- what is inside, in the order of assignment
+
+    def named_children(self):
+        """Yield (name, module) for the modules directly inside."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, (list, tuple)) and any(isinstance(item, Module) for item in value):
+                raise TypeError(
+                    f"{type(self).__name__}.{name} is a {type(value).__name__} of modules, whose parameters would be "
+                    f"missed. Write self.{name} = ModuleList(...)."
+                )
+
+    def named_modules(self, prefix=""):
+        """Yield (dotted name, module) for this module and all inside it."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self):
+        return (module for _, module in self.named_modules())
+
+    def named_buffers(self):
+        """Yield (dotted name, tensor) for the tensors that are saved but not learned."""
+        yield from self._named(lambda value: isinstance(value, Tensor) and not isinstance(value, Parameter))
+
+    def named_parameters(self):
+        """Yield (dotted name, parameter); a parameter that is shared comes once, under its first name."""
+        seen = set()
+        for name, parameter in self._named(lambda value: isinstance(value, Parameter)):
+            if parameter not in seen:
+                seen.add(parameter)
+                yield name, parameter
+
+    def parameters(self):
+        return (parameter for _, parameter in self.named_parameters())
+
+    def _named(self, wanted):
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if wanted(value):
+                    yield f"{prefix}.{name}" if prefix else name, value
+
+    # ---- changing all of it
+
+    def apply(self, function):
+        """Call `function` on every module inside and on this one. Returns this module."""
+        for module in self.modules():
+            function(module)
+        return self
+
+    def train(self, mode=True):
+        """Switch to training behaviour (dropout active), or back with False."""
+        for module in self.modules():
+            module.training = bool(mode)
+        return self
+
+    def eval(self):
+        """Switch to evaluation behaviour."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad=True):
+        """Learn all parameters, or freeze them."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none=True):
+        """Forget the gradients, or fill them with zeros."""
+        _zero_grad(self.parameters(), set_to_none)
+
+    def to(self, *wanted, device=None, dtype=None):
+        """Move all tensors to a device and floating point tensors to a dtype, in place."""
+        for _, tensor in self._named(lambda value: isinstance(value, Tensor)):
+            kind = dtype if tensor.dtype.kind == "f" else None
+            tensor.data = tensor.detach().to(*wanted, device=device, dtype=kind).data
+            tensor.grad = None
+        return self
+
+    # ---- saving and loading
+
+    def state_dict(self):
+        """All parameters and buffers by dotted name, sharing memory with the module."""
+        return {name: tensor.detach() for name, tensor in self._named(lambda value: isinstance(value, Tensor))}
+
+    def load_state_dict(self, state_dict, strict=True):
+        """Copy tensors (ours, NumPy's or PyTorch's) into the parameters and buffers of the same names.
+
+        Everything is checked before anything is copied. Raises KeyError for missing or unexpected names where
+        `strict`, and ValueError for a wrong shape. Returns both lists of names.
+        """
+        own = dict(self._named(lambda value: isinstance(value, Tensor)))
+        given = {name: _to_array(value) for name, value in self.adapt_state_dict(dict(state_dict)).items()}
+        missing, unexpected = [n for n in own if n not in given], [n for n in given if n not in own]
+        if strict and (missing or unexpected):
+            raise KeyError(
+                f"The state dict does not fit {type(self).__name__}: missing {missing or 'nothing'}, unexpected "
+                f"{unexpected or 'nothing'}. Build the module with the same settings, or pass strict=False."
+            )
+        for name in own.keys() & given.keys():
+            if own[name].shape != given[name].shape:
+                raise ValueError(f"{name} needs shape {own[name].shape}, but the state dict has {given[name].shape}.")
+        for name in own.keys() & given.keys():
+            own[name].data[...] = devices.to_device(given[name], own[name].device)
+        return MissingAndUnexpected(missing, unexpected)
+
+    def adapt_state_dict(self, state_dict, prefix=""):
+        """Rename or split the keys of a foreign state dict. A module that has a twin elsewhere overrides this."""
+        for name, child in self.named_children():
+            state_dict = child.adapt_state_dict(state_dict, f"{prefix}{name}.")
+        return state_dict
+
+    def extra_repr(self):
+        """The settings to show in the repr."""
+        return ""
+
+    def __repr__(self):
+        inside = "".join(f"\n({name}): {child!r}" for name, child in self.named_children())
+        inside = inside.replace("\n", "\n  ") + "\n" if inside else ""
+        return f"{type(self).__name__}({self.extra_repr()}{inside})"
+
+
+def _zero_grad(parameters, set_to_none):
+    for parameter in parameters:
+        if set_to_none or parameter.grad is None:
+            parameter.grad = None
+        else:
+            parameter.grad = Tensor(np.zeros_like(parameter.data))
+
+
+def _to_array(value):
+    """The array behind a tensor of ours or of PyTorch's (which may need detaching), or an array itself."""
+    if isinstance(value, Tensor):
+        return value.data
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+
+
+# ---- the linear layer
+
+
+def linear_composed(x, weight, bias=None):
+    """`linear` in primitive operations."""
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+@op
+def linear(x, weight, bias=None):
+    """x @ weight.T + bias: x (..., in), weight (out, in), bias (out,) give (..., out)."""
+    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"linear needs a weight of shape (out, in) and inputs whose last axis is in, but got weight "
+            f"{weight.shape} and inputs {x.shape}."
+        )
+    rows = x.reshape(-1, x.shape[-1])  # one product of matrices, however many axes x has
+    y = rows @ weight.T
+    if bias is not None:
+        y += bias
+
+    def flat(g):
+        return g.reshape(-1, g.shape[-1])
+
+    return y.reshape(x.shape[:-1] + y.shape[-1:]), (
+        lambda g: (flat(g) @ weight).reshape(g.shape[:-1] + weight.shape[1:]),
+        lambda g: flat(g).T @ rows,
+        lambda g: np.sum(flat(g), axis=0),
+    )
+
+
+class Linear(Module):
+    """y = x @ weight.T + bias: (..., in_features) to (..., out_features).
+
+    Weight (out, in) and bias are drawn from U(-1/sqrt(in), 1/sqrt(in)), as in PyTorch.
+    """
+
+    def __init__(self, in_features, out_features, bias=True, generator=None):
+        require_positive(in_features=in_features, out_features=out_features)
+        self.in_features, self.out_features = in_features, out_features
+        bound = 1 / math.sqrt(in_features)
+        self.weight = Parameter(uniform((out_features, in_features), bound, generator))
+        self.bias = Parameter(uniform((out_features,), bound, generator)) if bias else None
+
+    def forward(self, x):
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"Linear({self.in_features}, {self.out_features}) needs inputs whose last axis is "
+                f"{self.in_features}, but got shape {x.shape}."
+            )
+        return linear(x, self.weight, self.bias)
+
+    def extra_repr(self):
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+def uniform(shape, bound, generator=None):
+    """Numbers from U(-bound, bound), as most initialisations need them."""
+    return rand(*shape, generator=generator) * (2 * bound) - bound
+
+
+def require_positive(**sizes):
+    """Raise ValueError unless each size is an integer above 0; names are shown as given."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size <= 0:
+            raise ValueError(f"{name} needs an integer of at least 1, but got {size!r}.")
+
+
+# ---- dropout
+
+
+@op
+def _apply_mask(x, mask):
+    return x * mask, lambda g: g * mask
+
+
+def dropout(x, p=0.5, training=True, generator=None):
+    """While training, zero each element with probability p and scale the others by 1 / (1 - p) (Srivastava 2014)."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout needs a probability between 0 and 1, but got {p}.")
+    if not training or p == 0:
+        return x
+    return _apply_mask(x, devices.to_device(dropout_mask(x.shape, p, x.dtype, generator), x.device))
+
+
+def dropout_mask(shape, p, dtype, generator=None):
+    """A NumPy array with 0 where an element is dropped and 1 / (1 - p) elsewhere."""
+    draws = (generator or devices.default_generator).random(shape, dtype=np.float32)
+    return np.multiply(draws >= p, 1 / (1 - p) if p < 1 else 0, dtype=dtype)
+
+
+class Dropout(Module):
+    """`dropout` in training, nothing in evaluation. The mask comes from `generator`, or the default one."""
+
+    def __init__(self, p=0.5, generator=None):
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout needs a probability between 0 and 1, but got {p}.")
+        self.p = p
+        self.generator = generator
+
+    def forward(self, x):
+        return dropout(x, self.p, self.training, self.generator)
+
+    def extra_repr(self):
+        return f"p={self.p}"
+
+
+# ---- containers
+
+
+class ModuleList(Module):
+    """Modules in a list, found by `parameters()`; keys are their positions."""
+
+    def __init__(self, modules=()):
+        for module in modules:
+            self.append(module)
+
+    def append(self, module):
+        setattr(self, str(len(self)), module)
+        return self
+
+    def __len__(self):
+        return sum(1 for _ in self.named_children())
+
+    def __iter__(self):
+        return (child for _, child in self.named_children())
+
+    def __getitem__(self, index):
+        return list(self)[index]
+
+
+class Sequential(ModuleList):
+    """Modules applied one after another: Sequential(Linear(2, 4), ReLU(), Linear(4, 1))."""
+
+    def __init__(self, *modules):
+        super().__init__(modules)
+
+    def forward(self, x):
+        for module in self:
+            x = module(x)
+        return x
+
+
+# ---- the activation functions of module 02 as layers
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x):
+        return activations.relu(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, x):
+        return activations.sigmoid(x)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def forward(self, x):
+        return x.tanh()
+
+
+class SiLU(Module):
+    """x * sigmoid(x)."""
+
+    def forward(self, x):
+        return activations.silu(x)
+
+
+class GELU(Module):
+    """x times the normal distribution function of x: exact, or in its tanh form."""
+
+    def __init__(self, approximate="none"):
+        self.approximate = approximate
+
+    def forward(self, x):
+        return activations.gelu(x, self.approximate)
+
+    def extra_repr(self):
+        return f"approximate={self.approximate!r}"
+
+
+class Softmax(Module):
+    """exp(x) / sum(exp(x)) along `dim`."""
+
+    def __init__(self, dim=-1):
+        self.dim = dim
+
+    def forward(self, x):
+        return activations.softmax(x, self.dim)
+
+    def extra_repr(self):
+        return f"dim={self.dim}"

@@ -1,0 +1,169 @@
+"""Module 04: losses. `reduction` is 'mean', 'sum' or 'none', as in PyTorch."""
+
+import numpy as np
+
+from .activations import log_softmax, shifted_exp
+from .layers import Module
+from .tensor import op, where
+
+
+def _reduce(losses, reduction):
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+def _check(name, input, target, reduction):
+    _check_reduction(name, reduction)
+    if input.shape != target.shape:
+        raise ValueError(
+            f"{name} needs input and target of one shape, but got {input.shape} and {target.shape}. "
+            "Broadcasting here is nearly always a mistake; reshape one of them."
+        )
+    if input.numel() == 0 and reduction == "mean":
+        raise ValueError(f"{name} needs at least one element to average, but got shape {input.shape}.")
+
+
+def _check_reduction(name, reduction):
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{name} needs reduction='mean', 'sum' or 'none', but got {reduction!r}.")
+
+
+def mse_loss(input, target, reduction="mean"):
+    """The squared difference of input and target, of one shape."""
+    _check("mse_loss", input, target, reduction)
+    difference = input - target
+    return _reduce(difference * difference, reduction)
+
+
+def binary_cross_entropy(input, target, reduction="mean"):
+    """-(t log p + (1 - t) log(1 - p)) of probabilities p and targets t in [0, 1]; logarithms stop at -100."""
+    _check("binary_cross_entropy", input, target, reduction)
+    if input.numel() and not bool(((input >= 0) & (input <= 1)).all()):
+        raise ValueError(
+            "binary_cross_entropy needs probabilities in [0, 1]. Apply sigmoid first, or use "
+            "binary_cross_entropy_with_logits."
+        )
+    return _reduce(_binary_cross_entropy(input, target), reduction)
+
+
+@op
+def _binary_cross_entropy(p, t):
+    smallest = np.finfo(p.dtype).tiny
+    log_p = np.maximum(np.log(np.maximum(p, smallest)), -100)
+    log_q = np.maximum(np.log(np.maximum(1 - p, smallest)), -100)
+    return -(t * log_p + (1 - t) * log_q), (
+        lambda g: g * (p - t) / np.maximum(p * (1 - p), 1e-12),
+        lambda g: g * (log_q - log_p),
+    )
+
+
+def binary_cross_entropy_with_logits(input, target, reduction="mean"):
+    """`binary_cross_entropy` of sigmoid(input), computed without ever rounding a probability to 0 or 1."""
+    _check("binary_cross_entropy_with_logits", input, target, reduction)
+    return _reduce(_binary_cross_entropy_with_logits(input, target), reduction)
+
+
+@op
+def _binary_cross_entropy_with_logits(x, t):
+    y = np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x)))
+    return y, (lambda g: g * (0.5 * (1 + np.tanh(0.5 * x)) - t), lambda g: -g * x)
+
+
+def cross_entropy_composed(input, target, ignore_index=-100, reduction="mean"):
+    """`cross_entropy` in primitive operations, for input (N, C) and target (N,)."""
+    counted = target != ignore_index
+    labels = where(counted, target, 0)
+    losses = -log_softmax(input, dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
+    losses = where(counted, losses, 0.0)
+    return losses.sum() / counted.sum() if reduction == "mean" else _reduce(losses, reduction)
+
+
+def cross_entropy(input, target, ignore_index=-100, reduction="mean"):
+    """-log softmax(input)[target]: the surprise, in nats, at the right class.
+
+    input: logits (N, C), (C,), or (N, C, d1, ...) with the classes on axis 1; target: class numbers (N,), (), or
+    (N, d1, ...). Targets equal to `ignore_index` count neither in the loss nor in its mean.
+    Raises ValueError for shapes that do not fit and where nothing is left to average, TypeError for targets that are
+    not integers, IndexError for classes out of range.
+    """
+    _check_reduction("cross_entropy", reduction)
+    expected = input.shape[:1] + input.shape[2:] if input.ndim > 1 else ()
+    if input.ndim == 0 or target.shape != expected:
+        raise ValueError(
+            "cross_entropy needs logits (N, C) with targets (N,), or logits (N, C, d1, ...) with targets "
+            f"(N, d1, ...), but got logits {input.shape} and targets {target.shape}. A language model's "
+            "(B, T, C) becomes logits.flatten(0, 1) with targets.flatten()."
+        )
+    if input.ndim == 1:
+        loss = cross_entropy(input.unsqueeze(0), target.reshape(1), ignore_index, reduction)
+        return loss.squeeze(0) if reduction == "none" else loss
+    if input.ndim > 2:
+        rows = input.permute(0, *range(2, input.ndim), 1).reshape(-1, input.shape[1])
+        loss = cross_entropy(rows, target.flatten(), ignore_index, reduction)
+        return loss.reshape(target.shape) if reduction == "none" else loss
+    return _cross_entropy(input, target, ignore_index=ignore_index, reduction=reduction)
+
+
+@op
+def _cross_entropy(logits, target, *, ignore_index, reduction):
+    if target.dtype.kind not in "iu":
+        raise TypeError(f"cross_entropy needs targets that are class numbers (integers), but got {target.dtype}.")
+    n, classes = logits.shape
+    counted = target != ignore_index
+    count = int(np.sum(counted))
+    labels = np.where(counted, target, 0)
+    if count and (int(np.min(labels)) < 0 or int(np.max(labels)) >= classes):
+        raise IndexError(
+            f"cross_entropy needs targets from 0 to {classes - 1} (or ignore_index={ignore_index}), but got "
+            f"{int(np.min(labels))} to {int(np.max(labels))}."
+        )
+    if count == 0 and reduction == "mean":
+        raise ValueError(f"cross_entropy has nothing to average: all {n} targets are ignore_index={ignore_index}.")
+    e, shift = shifted_exp(logits, 1)  # (N, C)
+    total = np.sum(e, axis=1)  # (N,)
+    rows = np.arange(n, like=logits)
+    losses = np.where(counted, np.log(total) - (logits - shift)[rows, labels], 0)
+    weight = counted / count if reduction == "mean" else counted * 1.0
+
+    def rule(g):  # softmax minus one-hot, weighted
+        scale = (g * weight).astype(logits.dtype)
+        d = e * (scale / total)[:, None]
+        d[rows, labels] -= scale
+        return d
+
+    return (losses if reduction == "none" else np.sum(losses) / (count if reduction == "mean" else 1)), rule
+
+
+class MSELoss(Module):
+    """`mse_loss` as a module."""
+
+    def __init__(self, reduction="mean"):
+        self.reduction = reduction
+
+    def forward(self, input, target):
+        return mse_loss(input, target, self.reduction)
+
+
+class BCELoss(MSELoss):
+    """`binary_cross_entropy` as a module."""
+
+    def forward(self, input, target):
+        return binary_cross_entropy(input, target, self.reduction)
+
+
+class BCEWithLogitsLoss(MSELoss):
+    """`binary_cross_entropy_with_logits` as a module."""
+
+    def forward(self, input, target):
+        return binary_cross_entropy_with_logits(input, target, self.reduction)
+
+
+class CrossEntropyLoss(Module):
+    """`cross_entropy` as a module."""
+
+    def __init__(self, ignore_index=-100, reduction="mean"):
+        self.ignore_index, self.reduction = ignore_index, reduction
+
+    def forward(self, input, target):
+        return cross_entropy(input, target, self.ignore_index, self.reduction)

@@ -1,0 +1,28 @@
+"""Module 01: tensors and their primitive operations, each forward with its rule of the gradient.
+
+Read in this order: `lifting` (what `@op` does), `core` (what a tensor is), `arithmetic`, `reductions`, `shaping` (the
+operations), `tensor` (the whole), `creation` (new ones).
+"""
+
+from .arithmetic import einsum, where
+from .core import bool_, float32, float64, int64
+from .creation import (
+    arange,
+    eye,
+    full,
+    full_like,
+    ones,
+    ones_like,
+    rand,
+    rand_like,
+    randn,
+    randn_like,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from .lifting import op, wrap
+from .shaping import cat, stack
+from .tensor import Tensor
+
+__all__ = [name for name in dir() if not name.startswith("_")]

@@ -1,0 +1,113 @@
+"""`@op`: from a function on raw arrays to an operation on tensors that records its own way back.
+
+Such a function returns its output and the rule of its gradient, and its local names are all that the rule remembers:
+one function is one operation. In a rule, `g` is the gradient of the output. A rule may answer in the shape that its
+input was broadcast to; the tape sums it back.
+"""
+
+import functools
+import inspect
+
+import numpy as np
+
+from .. import autograd
+
+float32, float64 = np.dtype(np.float32), np.dtype(np.float64)
+
+tensor_type = None  # the class that operations take and return; tensor.py sets it once
+
+
+def op(function):
+    """Lift `function(*arrays, **settings) -> (output, rule)` to tensors; record a node where gradients are wanted.
+
+    A rule is a tuple with one function per positional argument, or one function that returns every gradient.
+    A function that returns only its output works forward; `backward` then says what is missing.
+    """
+    name = function.__name__.strip("_")
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def lifted(*args, **kwargs):
+        if kwargs:
+            args, kwargs = _in_place_of_names(signature, args, kwargs)
+        arrays, wanted = [], False
+        for arg in args:
+            if isinstance(arg, tensor_type):
+                wanted = wanted or arg.requires_grad
+                arg = arg.data
+            elif isinstance(arg, np.generic):  # np.float64 is a Python float too, and must not widen float32
+                arg = arg.item()
+            arrays.append(arg)
+        try:
+            result = function(*arrays, **kwargs)
+        except (TypeError, ValueError) as error:
+            explanation = _explained(error, name, arrays)
+            if explanation is None:
+                raise
+            raise explanation from error
+        output, rule = result if type(result) is tuple else (result, None)
+        if output.dtype == float64 and all(getattr(array, "dtype", None) != float64 for array in arrays):
+            output = output.astype(float32)  # integers meeting floats: NumPy says float64, PyTorch float32
+        tensor = wrap(output)
+        if wanted and autograd.grad_mode.enabled and output.dtype.kind == "f":
+            tensor.requires_grad = True
+            tensor.grad_fn = autograd.Node(name, rule, tuple(map(_origin, args)))
+        return tensor
+
+    return lifted
+
+
+def _origin(arg):
+    """Where a gradient for this argument goes: None, or (node or leaf, shape, dtype)."""
+    if isinstance(arg, tensor_type) and arg.requires_grad:
+        return arg.grad_fn or arg, arg.data.shape, arg.data.dtype
+    return None
+
+
+def _in_place_of_names(signature, args, kwargs):
+    """NumPy's keywords become PyTorch's; tensors given by name become positional, as rules count by position."""
+    for theirs, ours in (("axis", "dim"), ("keepdims", "keepdim")):
+        if theirs in kwargs and ours in signature.parameters:
+            kwargs[ours] = kwargs.pop(theirs)
+    if any(isinstance(value, tensor_type) for value in kwargs.values()):
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        args, kwargs = bound.args, {name: _data(value) for name, value in bound.kwargs.items()}
+    return args, kwargs
+
+
+def _data(value):
+    return value.data if isinstance(value, tensor_type) else value
+
+
+_HINTS = {
+    "operands could not be broadcast": "Sizes are compared from the last axis: two must be equal, or one of them 1.",
+    "matmul:": "The last axis of the first must be as long as the second-to-last of the second: (n, k) @ (k, m).",
+    "ufunc": "It takes tensors, arrays and numbers.",
+    "unsupported operand": "It takes tensors, arrays and numbers.",
+    "cannot reshape": "The new shape must hold as many elements; one size may be -1, to be worked out.",
+    "axis": "Axes count from 0, or from the end with -1.",
+    "axes don't match": "Name every axis once.",
+    "all the input array dimensions": "Sizes must agree on every axis but the one along which they are joined.",
+    "all input arrays must have the same shape": "stack makes a new axis; use cat to join along an old one.",
+}
+
+
+def _explained(error, name, arrays):
+    """NumPy's refusal with what came and the likely fix; None for sentences of our own, which need no more."""
+    for beginning, hint in _HINTS.items():
+        if str(error).startswith(beginning):
+            came = ", ".join(f"{a.dtype} {a.shape}" if hasattr(a, "dtype") else repr(a) for a in arrays)
+            kind = next(kind for kind in (IndexError, TypeError, ValueError) if isinstance(error, kind))
+            return kind(f"{name} cannot work with ({came}): {error}. {hint}")
+    return None
+
+
+def wrap(array):
+    """A tensor around the array that an operation made (a reduction of NumPy makes scalars)."""
+    tensor = tensor_type.__new__(tensor_type)
+    tensor.data = np.asarray(array) if isinstance(array, np.generic) else array
+    tensor.requires_grad = False
+    tensor.grad = None
+    tensor.grad_fn = None
+    return tensor

@@ -1,0 +1,1 @@
+"""The tool around tinytorch: what runs, checks and grades it."""
