@@ -41,7 +41,7 @@ class FlatParameters:
         return self.state[name]
 
     def runs(self):
-        """Yield (step, slice) for each stretch of neighbours that have a gradient and the same age; gather gradients."""
+        """Gather the gradients; yield (step, slice) for each stretch of neighbours that have one and the same age."""
         if any(parameter.data.base is not self.data for parameter in self.parameters):
             self.adopt()  # somebody assigned a new array
         fresh = [parameter.grad is not None for parameter in self.parameters]

@@ -79,7 +79,7 @@ class Checkpoints:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def set_aside(self):
-        """Move the checkpoints of an earlier run to `<folder>-previous`, so that a new run cannot be mixed up with it."""
+        """Move the checkpoints of an earlier run to `<folder>-previous`: no run is resumed from another's."""
         if self.list():
             previous = self.folder.with_name(self.folder.name + "-previous")
             shutil.rmtree(previous, ignore_errors=True)
@@ -96,7 +96,7 @@ class Checkpoints:
         return min(scored)[1] if scored else None
 
     def load(self, folder=None):
-        """(arrays, state) of a checkpoint: the given one, or the newest that is whole; says so where it is not the last.
+        """(arrays, state) of a checkpoint: the given one, or the newest whole one, and says so if it is not the last.
 
         Raises CheckpointError where there is none.
         """
