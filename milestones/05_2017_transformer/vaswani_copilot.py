@@ -1,0 +1,207 @@
+"""2017, attention is all you need: a transformer written in NumPy learns to complete Python.
+
+The model of Vaswani et al. (arXiv:1706.03762), in GPT-2's decoder-only shape, reads 45 short programs character by
+character and learns to predict the next one. Given the first third of a program, it then writes the rest.
+"""
+
+import ast
+import sys
+import time
+
+import numpy as np
+
+import tinytorch as tt
+from tinytorch_course import milestone
+
+# Ten programs in each family; the last one is held out. A program's first third belongs to no other program.
+PATTERNS = {
+    "functions": [
+        "def add(a, b):\n    return a + b",
+        "def sub(a, b):\n    return a - b",
+        "def mul(a, b):\n    return a * b",
+        "def div(a, b):\n    return a / b",
+        "def square(x):\n    return x * x",
+        "def double(x):\n    return x + x",
+        "def is_even(n):\n    return n % 2 == 0",
+        "def is_empty(items):\n    return len(items) == 0",
+        "def greet(name):\n    return 'hello ' + name",
+        "def mod(a, b):\n    return a % b",
+    ],
+    "loops": [
+        "for i in range(10):\n    print(i)",
+        "for x in items:\n    print(x)",
+        "for name in names:\n    print(name)",
+        "for key in data:\n    print(key, data[key])",
+        "for line in lines:\n    print(line.strip())",
+        "for c in text:\n    print(c)",
+        "for a, b in zip(first, second):\n    print(a, b)",
+        "while n > 0:\n    print(n)\n    n = n - 1",
+        "while True:\n    if not items:\n        break",
+        "for word in words:\n    print(word)",
+    ],
+    "conditions": [
+        "if x > 0:\n    print('positive')",
+        "if x < 0:\n    print('negative')",
+        "if x == 0:\n    print('zero')",
+        "if n % 2 == 0:\n    print('even')",
+        "if not items:\n    print('empty')",
+        "if name in names:\n    print('found')",
+        "if a == b:\n    print('equal')\nelse:\n    print('different')",
+        "if a > b:\n    print('larger')",
+        "if a < b:\n    print('smaller')",
+        "if n > 0:\n    print('positive')",
+    ],
+    "lists": [
+        "numbers = [1, 2, 3, 4, 5]",
+        "squares = [x * x for x in numbers]",
+        "evens = [n for n in numbers if n % 2 == 0]",
+        "lengths = [len(word) for word in words]",
+        "total = sum(x for x in numbers if x > 0)",
+        "largest = max(numbers)\nprint(largest)",
+        "smallest = min(numbers)\nprint(smallest)",
+        "items = []\nitems.append(1)",
+        "pairs = list(zip(first, second))",
+        "doubles = [x + x for x in numbers]",
+    ],
+    "strings": [
+        "text = 'hello world'\nprint(text)",
+        "words = text.split(' ')\nprint(len(words))",
+        "upper = text.upper()\nprint(upper)",
+        "line = ' '.join(words)\nprint(line)",
+        "message = f'hello {name}'\nprint(message)",
+        "parts = line.strip().split(',')",
+        "count = text.count('a')\nprint(count)",
+        "print('hello', name)",
+        "letters = [c for c in text if c.isalpha()]",
+        "lower = text.lower()\nprint(lower)",
+    ],
+}
+TRAINING = [program for family in PATTERNS.values() for program in family[:-1]]
+HELD_OUT = [family[-1] for family in PATTERNS.values()]
+
+STEPS = 500
+GATES = [
+    milestone.Gate("loss_decrease", 0.8, "the loss falls by at least 80 %"),
+    milestone.Gate("exact_completions", 0.9, "90 % of the training programs are completed exactly"),
+    milestone.Gate("valid_python", 0.9, "90 % of the completions are valid Python"),
+]
+
+
+def next_token_loss(model, batch):
+    """The mean loss per character that is not padding, and how many such characters there are."""
+    ids = batch[0].to(next(model.parameters()).device)  # (B, T)
+    inputs, targets = ids[:, :-1], ids[:, 1:]
+    pad = tt.CharTokenizer.pad_id
+    logits = model(inputs, key_padding_mask=inputs == pad)  # (B, T - 1, V)
+    loss = tt.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=pad)
+    return loss, (targets != pad).sum().item()
+
+
+def complete(model, tokenizer, prompt, show=lambda text: None):
+    """The program that begins with `prompt`, written character by character, the likeliest each time."""
+    ids = tt.tensor([tokenizer.encode(prompt)], device=next(model.parameters()).device)
+    room = model.config.n_positions - ids.shape[1]
+    program = prompt
+    for (token,) in model.stream(ids, room, temperature=0, stop_tokens=[tokenizer.end_id]):
+        character = tokenizer.decode([token])
+        show(character)
+        program += character
+    return program
+
+
+def is_python(program):
+    """Whether Python's own parser accepts it."""
+    try:
+        ast.parse(program)
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def first_third(program):
+    return program[: len(program) // 3]
+
+
+def main(options):
+    tokenizer = tt.CharTokenizer.from_text("".join(TRAINING + HELD_OUT))
+    tokenizer.save(options.out / "tokenizer.json")
+    longest = max(map(len, TRAINING + HELD_OUT)) + 1  # and the end token
+    config = tt.GPTConfig(tokenizer.vocab_size, n_positions=longest, n_embd=64, n_layer=2, n_head=4, dropout=0.1)
+    model = tt.GPT(config).to(options.device)
+
+    train_loader = tt.DataLoader(tt.TensorDataset(tt.tensor(tokenizer.encode_batch(TRAINING))), 15, shuffle=True)
+    eval_loader = tt.DataLoader(tt.TensorDataset(tt.tensor(tokenizer.encode_batch(HELD_OUT))), len(HELD_OUT))
+    optimizer = tt.AdamW(model.parameters(), lr=3e-3, weight_decay=0.1)
+    trainer = tt.Trainer(
+        model,
+        optimizer,
+        train_loader,
+        next_token_loss,
+        schedule=tt.warmup_cosine(optimizer, max(1, options.steps // 20), options.steps + 1),
+        clip_norm=1.0,
+        eval_loader=eval_loader,
+        eval_every=50,
+        checkpoints=tt.Checkpoints(options.out / "checkpoints"),
+        checkpoint_every=100,
+    )
+
+    print(f"{len(TRAINING)} programs to learn, {len(HELD_OUT)} held out; {model.num_parameters():,} parameters")
+    loss_initial = trainer.evaluate(train_loader)
+    before = trainer.resume() if options.resume else 0
+    began = time.perf_counter()
+    trainer.fit(options.steps)
+    seconds = time.perf_counter() - began
+    loss_final = trainer.evaluate(train_loader)
+
+    completions = [complete(model, tokenizer, first_third(program)) for program in TRAINING + HELD_OUT]
+    done = trainer.step - before
+    tokens_per_step = np.mean([len(program) for program in TRAINING]) * train_loader.batch_size
+    metrics = {
+        "loss_initial": loss_initial,
+        "loss_final": loss_final,
+        "loss_decrease": 1 - loss_final / loss_initial,
+        "held_out_loss": trainer.history["eval_loss"][-1],
+        "exact_completions": float(np.mean([c == program for c, program in zip(completions, TRAINING)])),
+        "valid_python": float(np.mean([is_python(completion) for completion in completions])),
+        "steps": trainer.step,
+        "seconds": seconds,
+        "steps_per_second": done / seconds,
+        "tokens_per_second": done * tokens_per_step / seconds,
+        "peak_memory_mb": milestone.peak_memory_mb(),
+        "parameters": model.num_parameters(),
+        "seed": options.seed,
+    }
+    status = milestone.report(options, trainer, metrics, GATES)
+    if not options.train_only:
+        for program in TRAINING[:1] + HELD_OUT:
+            show_completion(model, tokenizer, first_third(program))
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            prompt_loop(model, tokenizer)
+    return status
+
+
+def show_completion(model, tokenizer, prompt):
+    """Print the prompt, then what the model writes as it writes it, then Python's verdict."""
+    print(f"\n{prompt}|", end="")
+    program = complete(model, tokenizer, prompt, show=lambda text: print(text, end="", flush=True))
+    print(f"\n# {'valid Python' if is_python(program) else 'not valid Python'}")
+
+
+def prompt_loop(model, tokenizer):
+    """Complete what is typed, until an empty line."""
+    print("\nBegin a program (\\n for a new line; an empty line ends this).")
+    while True:
+        try:
+            prompt = input("> ").replace("\\n", "\n")
+        except EOFError:
+            return
+        if not prompt:
+            return
+        try:
+            show_completion(model, tokenizer, prompt)
+        except ValueError as error:
+            print(f"\n{error}")
+
+
+if __name__ == "__main__":
+    milestone.run(main, __doc__, steps=STEPS, out="runs/vaswani_copilot")
