@@ -165,11 +165,11 @@ def shifted_exp(x, axis=-1, visible=None, out=None):
     no |x| is large, exp is safe without any shift, and two fast passes over all elements tell.
     """
     safe = 0.5 * math.log(np.finfo(x.dtype).max)
-    if x.size and np.max(x) < safe and np.min(x) > -safe:
+    if x.size and x.max() < safe and x.min() > -safe:
         e = np.exp(x, out=out)
         if visible is not None:
-            e *= visible.astype(e.dtype)
-        return e, 0.0
+            e *= visible
+        return e, np.zeros((1,) * x.ndim, x.dtype, like=x)
     if visible is not None:
         x = np.where(visible, x, -np.inf)
     shift = np.max(x, axis=axis, keepdims=True)

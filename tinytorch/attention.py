@@ -13,7 +13,7 @@ from . import autograd
 from . import device as devices
 from .activations import shifted_exp, softmax
 from .layers import Linear, Module, Parameter, dropout, dropout_mask, require_positive, uniform
-from .tensor import Tensor, op, where, zeros
+from .tensor import Tensor, op, where, wrap, zeros
 
 
 def attention_weights(query, key, attn_mask=None, is_causal=False, scale=None):
@@ -78,7 +78,8 @@ def _attention(q, k, v, mask=None, *, is_causal=False, scale=None, keep=None):
         scores = scores + mask
     p, _ = shifted_exp(scores, visible=visible, out=scores)
     total = np.matmul(p.reshape(-1, p.shape[-1]), np.ones(p.shape[-1], p.dtype, like=p)).reshape(p.shape[:-1] + (1,))
-    total[total == 0] = 1  # no key in sight
+    if mask is not None:
+        total[total == 0] = 1  # no key in sight
     kept = p if keep is None else p * keep
     y = _product(kept, v, q)
     y /= total  # weights are p / total, but dividing the (L, Dv) result is cheaper than dividing (L, S) weights
@@ -99,9 +100,25 @@ def _attention(q, k, v, mask=None, *, is_causal=False, scale=None, keep=None):
 
 def _product(a, b, like):
     """a @ b with the memory layout of `like`: where heads were split without a copy, they are joined without one."""
-    if like.shape[:-2] != np.broadcast_shapes(a.shape[:-2], b.shape[:-2]):
-        return np.matmul(a, b)
-    return np.matmul(a, b, out=np.empty_like(like, shape=like.shape[:-1] + b.shape[-1:]))
+    if a.shape[:-2] == b.shape[:-2] == like.shape[:-2]:
+        return np.matmul(a, b, out=np.empty_like(like, shape=(*like.shape[:-1], b.shape[-1])))
+    return np.matmul(a, b)
+
+
+@op
+def split_heads(x, num_heads):
+    """(B, T, E) to (B, H, T, D): each head gets its own D of the E channels. No element moves."""
+    batch, time, width = x.shape
+    y = x.reshape(batch, time, num_heads, width // num_heads).swapaxes(1, 2)
+    return y, lambda g: g.swapaxes(1, 2).reshape(batch, time, width)
+
+
+@op
+def join_heads(x):
+    """(B, H, T, D) to (B, T, E): the way back from `split_heads`."""
+    batch, heads, time, width = x.shape
+    y = x.swapaxes(1, 2).reshape(batch, time, heads * width)
+    return y, lambda g: g.reshape(batch, time, heads, width).swapaxes(1, 2)
 
 
 def _lower_triangle(q, k):
@@ -134,7 +151,7 @@ class KVCache:
         self.keys[:, :, self.length : end] = key.data
         self.values[:, :, self.length : end] = value.data
         self.length = end
-        return Tensor(self.keys[:, :, :end]), Tensor(self.values[:, :, :end])
+        return wrap(self.keys[:, :, :end]), wrap(self.values[:, :, :end])
 
 
 class MultiHeadAttention(Module):
@@ -185,27 +202,18 @@ class MultiHeadAttention(Module):
                 f"MultiHeadAttention({self.embed_dim}, {self.num_heads}) needs inputs of shape "
                 f"(batch, time, {self.embed_dim}), but got {query.shape}."
             )
-        q = self._split(self.q_proj(query))  # (B, H, L, D)
-        k, v = self._split(self.k_proj(key)), self._split(self.v_proj(value))  # (B, H, S, D)
+        q = split_heads(self.q_proj(query), self.num_heads)  # (B, H, L, D)
+        k = split_heads(self.k_proj(key), self.num_heads)  # (B, H, S, D)
+        v = split_heads(self.v_proj(value), self.num_heads)
         if cache is not None:
             k, v = cache.append(k, v)
         mask = self._visible(q, k, key_padding_mask, attn_mask, is_causal and cache is not None)
         is_causal = is_causal and cache is None
         if need_weights:
             weights = attention_weights(q, k, mask, is_causal)
-            return self.out_proj(self._join(weights @ v)), weights
+            return self.out_proj(join_heads(weights @ v)), weights
         dropped = self.dropout if self.training else 0.0
-        return self.out_proj(self._join(scaled_dot_product_attention(q, k, v, mask, dropped, is_causal)))
-
-    def _split(self, x):
-        """(B, T, E) to (B, H, T, D)."""
-        batch, time, _ = x.shape
-        return x.reshape(batch, time, self.num_heads, -1).transpose(1, 2)
-
-    def _join(self, x):
-        """(B, H, T, D) to (B, T, E)."""
-        batch, _, time, _ = x.shape
-        return x.transpose(1, 2).reshape(batch, time, self.embed_dim)
+        return self.out_proj(join_heads(scaled_dot_product_attention(q, k, v, mask, dropped, is_causal)))
 
     @staticmethod
     def _visible(q, k, key_padding_mask, attn_mask, causal_after_cache):

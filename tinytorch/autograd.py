@@ -68,22 +68,19 @@ class Node:
                 "rule takes the gradient g of the output and returns the gradient of the input (or is a tuple with "
                 "one such function per input), for example: return y, lambda g: g * y"
             )
-        if callable(self.rule):
-            gradients = self.rule(g)
-            if not isinstance(gradients, tuple):
-                gradients = (gradients,)
-            pairs = zip(self.inputs, gradients)
-        else:
-            gradients = self.rule
-            pairs = ((edge, rule(g)) for edge, rule in zip(self.inputs, self.rule) if edge is not None)
-        if any(edge is not None for edge in self.inputs[len(gradients) :]):
+        shared = callable(self.rule)  # one function for all gradients, or one function each
+        answers = self.rule(g) if shared else self.rule
+        if not isinstance(answers, tuple):
+            answers = (answers,)
+        if len(answers) < len(self.inputs) and any(edge is not None for edge in self.inputs[len(answers) :]):
             raise RuntimeError(
-                f"The rule of '{self.name}' gives {len(gradients)} gradients, but input number "
-                f"{len(gradients) + 1} needs one too. Return one gradient per input, in order."
+                f"The rule of '{self.name}' gives {len(answers)} gradients, but input number {len(answers) + 1} "
+                "or a later one needs one too. Return one gradient per input, in order."
             )
-        for edge, gradient in pairs:
+        for edge, answer in zip(self.inputs, answers):
             if edge is not None:
                 source, shape, dtype = edge
+                gradient = answer if shared or answer is None else answer(g)
                 yield source, _fit(gradient, shape, dtype, self.name)
 
     def free(self):

@@ -20,9 +20,9 @@ def embedding(ids, weight, padding_idx=None):
     """
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding needs integer ids, but got {ids.dtype}.")
-    if ids.size and (np.min(ids) < 0 or np.max(ids) >= len(weight)):
+    if ids.size and (ids.min() < 0 or ids.max() >= len(weight)):
         raise IndexError(
-            f"embedding needs ids from 0 to {len(weight) - 1}, but got {int(np.min(ids))} to {int(np.max(ids))}. "
+            f"embedding needs ids from 0 to {len(weight) - 1}, but got {int(ids.min())} to {int(ids.max())}. "
             "Do the tokenizer and the model have the same vocabulary?"
         )
     shape, dtype = weight.shape, weight.dtype

@@ -111,28 +111,30 @@ def _cross_entropy(logits, target, *, ignore_index, reduction):
         raise TypeError(f"cross_entropy needs targets that are class numbers (integers), but got {target.dtype}.")
     n, classes = logits.shape
     counted = target != ignore_index
-    count = int(np.sum(counted))
-    labels = np.where(counted, target, 0)
-    if count and (int(np.min(labels)) < 0 or int(np.max(labels)) >= classes):
-        raise IndexError(
-            f"cross_entropy needs targets from 0 to {classes - 1} (or ignore_index={ignore_index}), but got "
-            f"{int(np.min(labels))} to {int(np.max(labels))}."
-        )
+    count = int(np.count_nonzero(counted))
     if count == 0 and reduction == "mean":
         raise ValueError(f"cross_entropy has nothing to average: all {n} targets are ignore_index={ignore_index}.")
+    labels = target * counted  # 0 where the target does not count
+    if count and (labels.min() < 0 or labels.max() >= classes):
+        raise IndexError(
+            f"cross_entropy needs targets from 0 to {classes - 1} (or ignore_index={ignore_index}), but got "
+            f"{int(labels.min())} to {int(labels.max())}."
+        )
     e, shift = shifted_exp(logits, 1)  # (N, C)
-    total = np.sum(e, axis=1)  # (N,)
+    total = e @ np.ones(classes, e.dtype, like=e)  # (N,)
     rows = np.arange(n, like=logits)
-    losses = np.where(counted, np.log(total) - (logits - shift)[rows, labels], 0)
-    weight = counted / count if reduction == "mean" else counted * 1.0
+    weight = counted.astype(logits.dtype)
+    losses = np.where(counted, np.log(total) + shift[:, 0] - logits[rows, labels], 0)
+    if reduction == "mean":
+        weight /= count
 
     def rule(g):  # softmax minus one-hot, weighted
-        scale = (g * weight).astype(logits.dtype)
+        scale = g * weight
         d = e * (scale / total)[:, None]
         d[rows, labels] -= scale
         return d
 
-    return (losses if reduction == "none" else np.sum(losses) / (count if reduction == "mean" else 1)), rule
+    return (losses if reduction == "none" else losses.sum() / (count if reduction == "mean" else 1)), rule
 
 
 class MSELoss(Module):

@@ -222,6 +222,7 @@ class Trainer:
         """
         if self.step == 0 and self.checkpoints:
             self.checkpoints.set_aside()
+        devices.keep_freed_memory()
         self.model.train()
         batches = self._batches()
         with (

@@ -14,7 +14,7 @@ from .attention import KVCache, MultiHeadAttention
 from .autograd import no_grad
 from .embeddings import Embedding
 from .layers import Dropout, Linear, Module, ModuleList, Parameter, require_positive
-from .tensor import Tensor, arange, cat, ones, op, randn, zeros
+from .tensor import Tensor, cat, ones, op, randn, zeros
 
 # ---- layer normalisation (Ba et al. 2016, arXiv:1607.06450)
 
@@ -41,7 +41,7 @@ def _layer_norm(x, weight, bias, *, n, eps):
     mean = np.full(n, 1 / n, x.dtype, like=x)  # a product with it is the mean of each row, faster than np.mean
     rows = x.reshape(-1, n)
     normal = rows - (rows @ mean)[:, None]
-    inverse = 1 / np.sqrt(np.einsum("ij,ij->i", normal, normal) / n + eps)[:, None]  # 1 / standard deviation
+    inverse = 1 / np.sqrt((normal * normal) @ mean + eps)[:, None]  # 1 / standard deviation
     normal *= inverse
     y = normal if weight is None else normal * weight.reshape(-1)
     y = y if bias is None else y + bias.reshape(-1)
@@ -49,9 +49,8 @@ def _layer_norm(x, weight, bias, *, n, eps):
     def grad_x(g):
         d = g.reshape(-1, n)
         d = d * weight.reshape(-1) if weight is not None else d
-        projection = np.einsum("ij,ij->i", d, normal)[:, None] / n
         dx = d - (d @ mean)[:, None]
-        dx -= normal * projection
+        dx -= normal * ((d * normal) @ mean)[:, None]
         dx *= inverse
         return dx.reshape(x.shape)
 
@@ -59,7 +58,7 @@ def _layer_norm(x, weight, bias, *, n, eps):
         return np.einsum("ij,ij->j", g.reshape(-1, n), normal).reshape(weight.shape)
 
     def grad_bias(g):
-        return np.sum(g.reshape(-1, n), axis=0).reshape(bias.shape)
+        return (np.ones(len(rows), g.dtype, like=g) @ g.reshape(-1, n)).reshape(bias.shape)
 
     return y.reshape(x.shape), (grad_x, grad_weight, grad_bias)
 
@@ -185,7 +184,7 @@ class GPT(Module):
                 f"This GPT sees n_positions={self.config.n_positions} positions, but got a sequence of {end}. "
                 "Shorten it, or build the model with more positions."
             )
-        x = self.wte(ids) + self.wpe(arange(start, end, device=ids.device))  # (B, T, C)
+        x = self.wte(ids) + self.wpe.weight[start:end]  # (B, T, C)
         x = self.dropout(x)
         for i, block in enumerate(self.h):
             x = block(x, key_padding_mask, cache[i] if cache else None)
@@ -230,7 +229,7 @@ class GPT(Module):
 
     def _stream(self, ids, max_new_tokens, use_cache, temperature, top_k, top_p, stop_tokens, generator):
         cache = self.new_cache() if use_cache else None
-        stopped, last = np.zeros(len(ids), bool), None
+        stopped, last, stop_tokens = np.zeros(len(ids), bool), None, np.array(list(stop_tokens), int)
         was_training = self.training
         if was_training:
             self.eval()
@@ -241,7 +240,7 @@ class GPT(Module):
                 new = sample(devices.to_numpy(logits.data), temperature, top_k, top_p, generator)
                 last = new if last is None else np.where(stopped, last, new)
                 yield last
-                stopped |= np.isin(last, list(stop_tokens))
+                stopped |= (last[:, None] == stop_tokens).any(axis=1)
                 if stopped.all():
                     return
                 step = Tensor(last[:, None]).to(ids.device)

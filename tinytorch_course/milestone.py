@@ -12,7 +12,7 @@ import tinytorch as tt
 
 
 class Gate(NamedTuple):
-    """What a milestone stands for: `metric` must be at least `least`. `what` ends the sentence 'The gate is that ...'."""
+    """What a milestone stands for: `metric` must be at least `least`. `what` says so in words."""
 
     metric: str
     least: float

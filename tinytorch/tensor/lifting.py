@@ -25,19 +25,25 @@ def op(function):
     """
     name = function.__name__.strip("_")
     signature = inspect.signature(function)
+    settings = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}  # never tensors
 
     @functools.wraps(function)
     def lifted(*args, **kwargs):
-        if kwargs:
+        if not settings.issuperset(kwargs):
             args, kwargs = _in_place_of_names(signature, args, kwargs)
-        arrays, wanted = [], False
+        recording = autograd.grad_mode.enabled
+        arrays, edges, wanted = [], [], False
         for arg in args:
+            edge = None
             if isinstance(arg, tensor_type):
-                wanted = wanted or arg.requires_grad
+                if recording and arg.requires_grad:
+                    edge = (arg.grad_fn or arg, arg.data.shape, arg.data.dtype)  # where a gradient goes
+                    wanted = True
                 arg = arg.data
             elif isinstance(arg, np.generic):  # np.float64 is a Python float too, and must not widen float32
                 arg = arg.item()
             arrays.append(arg)
+            edges.append(edge)
         try:
             result = function(*arrays, **kwargs)
         except (TypeError, ValueError) as error:
@@ -49,19 +55,12 @@ def op(function):
         if output.dtype == float64 and all(getattr(array, "dtype", None) != float64 for array in arrays):
             output = output.astype(float32)  # integers meeting floats: NumPy says float64, PyTorch float32
         tensor = wrap(output)
-        if wanted and autograd.grad_mode.enabled and output.dtype.kind == "f":
+        if wanted and output.dtype.kind == "f":
             tensor.requires_grad = True
-            tensor.grad_fn = autograd.Node(name, rule, tuple(map(_origin, args)))
+            tensor.grad_fn = autograd.Node(name, rule, edges)
         return tensor
 
     return lifted
-
-
-def _origin(arg):
-    """Where a gradient for this argument goes: None, or (node or leaf, shape, dtype)."""
-    if isinstance(arg, tensor_type) and arg.requires_grad:
-        return arg.grad_fn or arg, arg.data.shape, arg.data.dtype
-    return None
 
 
 def _in_place_of_names(signature, args, kwargs):
