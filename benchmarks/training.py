@@ -166,12 +166,12 @@ def main():
         print(json.dumps(measure_memory(options.memory[0], CASES[int(options.memory[1])])))
         return
     versions = f"NumPy {np.__version__}, PyTorch {importlib.metadata.version('torch')}"
-    print(
-        f"{datetime.date.today()}, {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
-    )
+    machine = f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"{datetime.date.today()}, {machine}, {versions}")
     for threads in options.threads:
         print_head(f"{threads} thread{'s' * (threads > 1)}")
-        for name, *numbers in in_new_process("--speed", threads, "--rounds", options.rounds, threads=threads):
+        rows = in_new_process("--speed", threads, "--rounds", options.rounds, threads=threads)
+        for name, *numbers in rows:
             print_row(name, *numbers, unit="ms")
     if sys.platform == "linux":
         print_head("peak memory of a step")

@@ -63,7 +63,7 @@ from .embeddings import Embedding, embedding
 from .attention import MultiHeadAttention, KVCache, scaled_dot_product_attention
 
 # 13 transformers
-from .transformers import LayerNorm, layer_norm, MLP, Block, GPTConfig, GPT
+from .transformers import LayerNorm, layer_norm, MLP, Block, GPTConfig, GPT, next_token_loss, complete
 
 # the seam between NumPy and CuPy
 from .device import Generator, manual_seed

@@ -20,9 +20,15 @@ def relu(x):
 
 @op
 def sigmoid(x):
-    """1 / (1 + exp(-x)), computed as (1 + tanh(x / 2)) / 2, which cannot overflow."""
-    y = 0.5 * (1 + np.tanh(0.5 * x))
+    """1 / (1 + exp(-x))."""
+    y = stable_sigmoid(x)
     return y, lambda g: g * y * (1 - y)
+
+
+def stable_sigmoid(x):
+    """The sigmoid of a raw array: exp is only taken of what is not above 0, so that it cannot overflow."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
 
 
 def tanh(x):
@@ -38,7 +44,7 @@ def silu_composed(x):
 @op
 def silu(x):
     """x * sigmoid(x), also called swish (Elfwing et al. 2018, arXiv:1702.03118)."""
-    s = 0.5 * (1 + np.tanh(0.5 * x))
+    s = stable_sigmoid(x)
     return x * s, lambda g: g * s * (1 + x * (1 - s))
 
 
@@ -164,6 +170,8 @@ def shifted_exp(x, axis=-1, visible=None, out=None):
     The shift keeps exp within range. The usual one, the maximum of each row, is the slowest pass of a softmax. Where
     no |x| is large, exp is safe without any shift, and two fast passes over all elements tell.
     """
+    if x.dtype.kind != "f":
+        raise TypeError(f"softmax needs floating point numbers, but got {x.dtype}. Convert them with x.float().")
     safe = 0.5 * math.log(np.finfo(x.dtype).max)
     if x.size and x.max() < safe and x.min() > -safe:
         e = np.exp(x, out=out)

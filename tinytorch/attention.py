@@ -12,8 +12,14 @@ import numpy as np
 from . import autograd
 from . import device as devices
 from .activations import shifted_exp, softmax
-from .layers import Linear, Module, Parameter, dropout, dropout_mask, require_positive, uniform
+from .layers import Linear, Module, Parameter, dropout, dropout_mask, require_positive, require_probability, uniform
 from .tensor import Tensor, op, where, wrap, zeros
+
+
+def _require_mask(name, mask, kinds):
+    if mask.dtype.kind not in kinds:
+        wanted = "booleans or floats" if "f" in kinds else "booleans"
+        raise TypeError(f"{name} needs {wanted}, but got {mask.dtype}. Compare, as in mask != 0, or convert it.")
 
 
 def attention_weights(query, key, attn_mask=None, is_causal=False, scale=None):
@@ -54,13 +60,17 @@ def scaled_dot_product_attention(
     `scale` is 1/sqrt(D) by default. `dropout_p` drops weights, whatever the mode: pass 0 in evaluation. A query that
     may see no key gives zeros. Raises ValueError for shapes that do not fit.
     """
-    if query.ndim < 2 or query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+    fits = all(x.ndim >= 2 for x in (query, key, value))
+    if not fits or query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         raise ValueError(
             "attention needs query (..., L, D), key (..., S, D) and value (..., S, Dv), but got "
             f"{query.shape}, {key.shape} and {value.shape}."
         )
+    if attn_mask is not None:
+        _require_mask("attn_mask", attn_mask, "bf")
+    require_probability(dropout_p)
     keep = None
-    if dropout_p > 0:
+    if dropout_p:
         shape = np.broadcast_shapes(query.shape[:-2], key.shape[:-2]) + (query.shape[-2], key.shape[-2])
         keep = devices.to_device(dropout_mask(shape, dropout_p, query.dtype, generator), query.device)
     return _attention(query, key, value, attn_mask, is_causal=is_causal, scale=scale, keep=keep)
@@ -142,6 +152,11 @@ class KVCache:
         if autograd.grad_mode.enabled and (key.requires_grad or value.requires_grad):
             raise RuntimeError("A KVCache keeps no graph. Generate inside no_grad().")
         batch, heads, new, width = key.shape
+        if self.keys is not None and (batch, heads, width) != (*self.keys.shape[:2], self.keys.shape[3]):
+            raise ValueError(
+                f"The cache goes on with keys of shape {self.keys.shape[:2]} + (new, {self.keys.shape[3]}), but got "
+                f"{key.shape}. Use a new cache for other sequences."
+            )
         end = self.length + new
         if end > self.capacity:
             raise ValueError(f"The cache holds {self.capacity} positions, but {end} are needed.")
@@ -163,6 +178,7 @@ class MultiHeadAttention(Module):
 
     def __init__(self, embed_dim, num_heads, dropout=0.0, bias=True, generator=None):
         require_positive(embed_dim=embed_dim, num_heads=num_heads)
+        require_probability(dropout)
         if embed_dim % num_heads:
             raise ValueError(
                 f"MultiHeadAttention needs embed_dim divisible by num_heads, but got {embed_dim} and {num_heads}."
@@ -182,6 +198,7 @@ class MultiHeadAttention(Module):
         query,
         key=None,
         value=None,
+        *,
         key_padding_mask=None,
         attn_mask=None,
         is_causal=False,
@@ -197,11 +214,19 @@ class MultiHeadAttention(Module):
         """
         key = query if key is None else key
         value = key if value is None else value
-        if query.ndim != 3 or query.shape[-1] != self.embed_dim:
-            raise ValueError(
-                f"MultiHeadAttention({self.embed_dim}, {self.num_heads}) needs inputs of shape "
-                f"(batch, time, {self.embed_dim}), but got {query.shape}."
-            )
+        for x in (query, key, value):
+            if x.ndim != 3 or x.shape[-1] != self.embed_dim:
+                raise ValueError(
+                    f"MultiHeadAttention({self.embed_dim}, {self.num_heads}) needs inputs of shape "
+                    f"(batch, time, {self.embed_dim}), but got {x.shape}."
+                )
+        if attn_mask is not None:
+            _require_mask("attn_mask", attn_mask, "bf")
+        if key_padding_mask is not None:
+            _require_mask("key_padding_mask", key_padding_mask, "b")
+            expected = (len(key), key.shape[1] + (cache.length if cache is not None else 0))
+            if key_padding_mask.shape != expected:
+                raise ValueError(f"key_padding_mask needs shape {expected}, but got {key_padding_mask.shape}.")
         q = split_heads(self.q_proj(query), self.num_heads)  # (B, H, L, D)
         k = split_heads(self.k_proj(key), self.num_heads)  # (B, H, S, D)
         v = split_heads(self.v_proj(value), self.num_heads)
@@ -209,10 +234,10 @@ class MultiHeadAttention(Module):
             k, v = cache.append(k, v)
         mask = self._visible(q, k, key_padding_mask, attn_mask, is_causal and cache is not None)
         is_causal = is_causal and cache is None
-        if need_weights:
-            weights = attention_weights(q, k, mask, is_causal)
-            return self.out_proj(join_heads(weights @ v)), weights
         dropped = self.dropout if self.training else 0.0
+        if need_weights:
+            weights = dropout(attention_weights(q, k, mask, is_causal), dropped)
+            return self.out_proj(join_heads(weights @ v)), weights
         return self.out_proj(join_heads(scaled_dot_product_attention(q, k, v, mask, dropped, is_causal)))
 
     @staticmethod

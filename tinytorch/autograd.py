@@ -27,9 +27,13 @@ class _GradMode(threading.local):
 grad_mode = _GradMode()
 
 
+def no_grad(function=None):
+    """Record nothing inside: `with no_grad():`, or `@no_grad()` (also without parentheses) above a function."""
+    return _no_grad() if function is None else _no_grad()(function)
+
+
 @contextmanager
-def no_grad():
-    """Record nothing inside: `with no_grad():`, or `@no_grad()` above a function."""
+def _no_grad():
     before = grad_mode.enabled
     grad_mode.enabled = False
     try:
@@ -115,24 +119,25 @@ def unbroadcast(g, shape):
     """Sum `g` over the axes along which an input of shape `shape` was stretched by broadcasting."""
     if g.shape == shape:
         return g
-    g = np.sum(g, axis=tuple(range(g.ndim - len(shape))))
-    stretched = tuple(axis for axis, size in enumerate(shape) if size == 1 and g.shape[axis] != 1)
-    return np.sum(g, axis=stretched, keepdims=True)
+    new = g.ndim - len(shape)  # axes in front that the input did not have
+    stretched = [new + axis for axis, size in enumerate(shape) if size == 1 and g.shape[new + axis] != 1]
+    return np.sum(g, axis=(*range(new), *stretched)).reshape(shape)
 
 
 def _fit(gradient, shape, dtype, name):
     """Give a gradient the shape and dtype of its input, or say which rule went wrong."""
     if gradient is None:
         raise RuntimeError(f"The rule of '{name}' returned None for an input that needs a gradient.")
+    if isinstance(gradient, np.generic):  # what NumPy makes of an array without axes
+        gradient = np.asarray(gradient)
     if gradient.shape != shape:
-        came = gradient.shape
-        if gradient.ndim >= len(shape):
-            gradient = unbroadcast(gradient, shape)
-        if gradient.shape != shape:
+        stretched = (1,) * (gradient.ndim - len(shape)) + shape
+        if any(size not in (1, came) for size, came in zip(stretched, gradient.shape)) or gradient.ndim < len(shape):
             raise RuntimeError(
-                f"The rule of '{name}' gave a gradient of shape {came} for an input of shape {shape}. "
+                f"The rule of '{name}' gave a gradient of shape {gradient.shape} for an input of shape {shape}. "
                 "A gradient has the shape of its input, or the shape that the input was broadcast to."
             )
+        gradient = unbroadcast(gradient, shape)
     return gradient if gradient.dtype == dtype else gradient.astype(dtype)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from . import device as devices
+from .layers import require_positive
 from .tensor import Tensor, stack
 
 
@@ -35,6 +36,9 @@ class TensorDataset(Dataset):
 def default_collate(samples):
     """Samples (tensors, numbers, or tuples of these) stacked into a batch."""
     if isinstance(samples[0], (tuple, list)):
+        lengths = sorted({len(sample) for sample in samples})
+        if len(lengths) > 1:
+            raise ValueError(f"A batch needs samples with as many parts each, but got lengths {lengths}.")
         return tuple(default_collate(column) for column in zip(*samples))
     return stack([sample if isinstance(sample, Tensor) else Tensor(sample) for sample in samples])
 
@@ -42,13 +46,11 @@ def default_collate(samples):
 class DataLoader:
     """Batches of a dataset, once through per iteration, in order or shuffled by `generator`.
 
-    A loader can be saved in the middle of a pass: `state_dict` holds the random state that the pass began with and how
-    many batches were handed out; the next iteration after `load_state_dict` goes on from there.
+    The order of a pass is drawn when it begins. Raises ValueError for an empty dataset and sizes that cannot be.
     """
 
     def __init__(self, dataset, batch_size=1, shuffle=False, drop_last=False, collate_fn=None, generator=None):
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"DataLoader needs a batch_size of at least 1, but got {batch_size!r}.")
+        require_positive(batch_size=batch_size)
         if len(dataset) == 0:
             raise ValueError("DataLoader needs a dataset with at least one sample, but got an empty one.")
         if drop_last and len(dataset) < batch_size:
@@ -58,39 +60,18 @@ class DataLoader:
         self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last
         self.collate_fn = collate_fn
         self.generator = generator or devices.default_generator
-        self._began = self.generator.get_state()
-        self._handed_out = 0
-        self._resumed = False
 
     def __len__(self):
         whole, rest = divmod(len(self.dataset), self.batch_size)
         return whole + bool(rest and not self.drop_last)
 
     def __iter__(self):
-        if self._resumed and 0 < self._handed_out < len(self):
-            now = self.generator.get_state()
-            self.generator.set_state(self._began)
-            order = self._order()
-            self.generator.set_state(now)
-        else:
-            self._began, self._handed_out = self.generator.get_state(), 0
-            order = self._order()
-        self._resumed = False
-        for i in range(self._handed_out, len(self)):
-            self._handed_out = i + 1
-            yield self._batch(order[i * self.batch_size : (i + 1) * self.batch_size])
-
-    def _order(self):
         n = len(self.dataset)
-        return self.generator.permutation(n) if self.shuffle else np.arange(n)
+        order = self.generator.permutation(n) if self.shuffle else np.arange(n)
+        for i in range(len(self)):
+            yield self._batch(order[i * self.batch_size : (i + 1) * self.batch_size])
 
     def _batch(self, indices):
         if self.collate_fn is None and isinstance(self.dataset, TensorDataset):
             return self.dataset[indices]
         return (self.collate_fn or default_collate)([self.dataset[int(i)] for i in indices])
-
-    def state_dict(self):
-        return {"began": self._began, "handed_out": self._handed_out}
-
-    def load_state_dict(self, state):
-        self._began, self._handed_out, self._resumed = state["began"], state["handed_out"], True

@@ -81,6 +81,7 @@ def scatter_add(target, index, values):
 def _add_rows(target, rows, values):
     """Add by sorting: equal rows become neighbours, and each run is one sum. Several times faster than np.add.at."""
     if len(rows):
+        rows = rows % len(target)  # -1 and the last number mean the same row
         order = np.argsort(rows, kind="stable")
         rows = rows[order]
         starts = np.flatnonzero(np.concatenate(([True], rows[1:] != rows[:-1])))

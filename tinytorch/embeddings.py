@@ -18,8 +18,9 @@ def embedding(ids, weight, padding_idx=None):
 
     Raises TypeError for ids that are not integers and IndexError for ids outside 0 to V - 1.
     """
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"embedding needs integer ids, but got {ids.dtype}.")
+    if not hasattr(ids, "dtype") or ids.dtype.kind not in "iu":
+        came = getattr(ids, "dtype", f"a {type(ids).__name__}")
+        raise TypeError(f"embedding needs a tensor of integer ids, but got {came}.")
     if ids.size and (ids.min() < 0 or ids.max() >= len(weight)):
         raise IndexError(
             f"embedding needs ids from 0 to {len(weight) - 1}, but got {int(ids.min())} to {int(ids.max())}. "
@@ -45,6 +46,8 @@ class Embedding(Module):
 
     def __init__(self, num_embeddings, embedding_dim, padding_idx=None, generator=None):
         require_positive(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise IndexError(f"padding_idx needs one of the {num_embeddings} rows, but got {padding_idx}.")
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
         self.weight = Parameter(randn(num_embeddings, embedding_dim, generator=generator))
         if padding_idx is not None:

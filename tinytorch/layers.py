@@ -2,6 +2,7 @@
 
 import math
 from collections import namedtuple
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -45,11 +46,18 @@ class Module:
                     f"missed. Write self.{name} = ModuleList(...)."
                 )
 
-    def named_modules(self, prefix=""):
-        """Yield (dotted name, module) for this module and all inside it."""
+    def named_modules(self):
+        """Yield (dotted name, module) for this module and all inside it; a shared one comes once."""
+        seen = set()
+        for name, module in self._everywhere(""):
+            if module not in seen:
+                seen.add(module)
+                yield name, module
+
+    def _everywhere(self, prefix):
         yield prefix, self
         for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+            yield from child._everywhere(f"{prefix}.{name}" if prefix else name)
 
     def modules(self):
         return (module for _, module in self.named_modules())
@@ -70,7 +78,7 @@ class Module:
         return (parameter for _, parameter in self.named_parameters())
 
     def _named(self, wanted):
-        for prefix, module in self.named_modules():
+        for prefix, module in self._everywhere(""):
             for name, value in vars(module).items():
                 if wanted(value):
                     yield f"{prefix}.{name}" if prefix else name, value
@@ -78,9 +86,10 @@ class Module:
     # ---- changing all of it
 
     def apply(self, function):
-        """Call `function` on every module inside and on this one. Returns this module."""
-        for module in self.modules():
-            function(module)
+        """Call `function` on every module inside, then on this one. Returns this module."""
+        for _, child in self.named_children():
+            child.apply(function)
+        function(self)
         return self
 
     def train(self, mode=True):
@@ -105,9 +114,10 @@ class Module:
 
     def to(self, *wanted, device=None, dtype=None):
         """Move all tensors to a device and floating point tensors to a dtype, in place."""
+        for value in wanted:
+            device, dtype = (value, dtype) if value in ("cpu", "cuda") else (device, value)
         for _, tensor in self._named(lambda value: isinstance(value, Tensor)):
-            kind = dtype if tensor.dtype.kind == "f" else None
-            tensor.data = tensor.detach().to(*wanted, device=device, dtype=kind).data
+            tensor.data = tensor.detach().to(device=device, dtype=dtype if tensor.dtype.kind == "f" else None).data
             tensor.grad = None
         return self
 
@@ -169,6 +179,18 @@ def _to_array(value):
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
+@contextmanager
+def evaluating(module):
+    """Evaluation behaviour inside; afterwards each module inside is again in the mode that it was in."""
+    modes = [(inner, inner.training) for inner in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for inner, mode in modes:
+            inner.training = mode
+
+
 # ---- the linear layer
 
 
@@ -181,6 +203,8 @@ def linear_composed(x, weight, bias=None):
 @op
 def linear(x, weight, bias=None):
     """x @ weight.T + bias: x (..., in), weight (out, in), bias (out,) give (..., out)."""
+    if weight.ndim != 2:
+        raise ValueError(f"linear needs a weight of shape (out, in), but got {weight.shape}.")
     out_features, in_features = weight.shape
     if x.shape[-1:] != (in_features,):
         raise ValueError(
@@ -244,11 +268,16 @@ def _apply_mask(x, mask):
 
 def dropout(x, p=0.5, training=True, generator=None):
     """While training, zero each element with probability p and scale the others by 1 / (1 - p) (Srivastava 2014)."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout needs a probability between 0 and 1, but got {p}.")
+    require_probability(p)
     if not training or p == 0:
         return x
     return _apply_mask(x, devices.to_device(dropout_mask(x.shape, p, x.dtype, generator), x.device))
+
+
+def require_probability(p):
+    """Raise ValueError unless p can be the probability of dropout."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout needs a probability between 0 and 1, but got {p}.")
 
 
 def dropout_mask(shape, p, dtype, generator=None):
@@ -261,8 +290,7 @@ class Dropout(Module):
     """`dropout` in training, nothing in evaluation. The mask comes from `generator`, or the default one."""
 
     def __init__(self, p=0.5, generator=None):
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout needs a probability between 0 and 1, but got {p}.")
+        require_probability(p)
         self.p = p
         self.generator = generator
 
@@ -284,6 +312,8 @@ class ModuleList(Module):
             self.append(module)
 
     def append(self, module):
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(self).__name__} holds modules, but got {module!r}. For a function, use its Module.")
         setattr(self, str(len(self)), module)
         return self
 

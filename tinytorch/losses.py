@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .activations import log_softmax, shifted_exp
+from .activations import log_softmax, shifted_exp, stable_sigmoid
 from .layers import Module
 from .tensor import op, where
 
@@ -29,14 +29,14 @@ def _check_reduction(name, reduction):
         raise ValueError(f"{name} needs reduction='mean', 'sum' or 'none', but got {reduction!r}.")
 
 
-def mse_loss(input, target, reduction="mean"):
+def mse_loss(input, target, *, reduction="mean"):
     """The squared difference of input and target, of one shape."""
     _check("mse_loss", input, target, reduction)
     difference = input - target
     return _reduce(difference * difference, reduction)
 
 
-def binary_cross_entropy(input, target, reduction="mean"):
+def binary_cross_entropy(input, target, *, reduction="mean"):
     """-(t log p + (1 - t) log(1 - p)) of probabilities p and targets t in [0, 1]; logarithms stop at -100."""
     _check("binary_cross_entropy", input, target, reduction)
     if input.numel() and not bool(((input >= 0) & (input <= 1)).all()):
@@ -49,16 +49,18 @@ def binary_cross_entropy(input, target, reduction="mean"):
 
 @op
 def _binary_cross_entropy(p, t):
-    smallest = np.finfo(p.dtype).tiny
-    log_p = np.maximum(np.log(np.maximum(p, smallest)), -100)
-    log_q = np.maximum(np.log(np.maximum(1 - p, smallest)), -100)
+    log_p, log_q = _log_above_minus_100(p), _log_above_minus_100(1 - p)
     return -(t * log_p + (1 - t) * log_q), (
         lambda g: g * (p - t) / np.maximum(p * (1 - p), 1e-12),
         lambda g: g * (log_q - log_p),
     )
 
 
-def binary_cross_entropy_with_logits(input, target, reduction="mean"):
+def _log_above_minus_100(p):
+    return np.where(p > 0, np.maximum(np.log(np.where(p > 0, p, 1)), -100), -100).astype(p.dtype)
+
+
+def binary_cross_entropy_with_logits(input, target, *, reduction="mean"):
     """`binary_cross_entropy` of sigmoid(input), computed without ever rounding a probability to 0 or 1."""
     _check("binary_cross_entropy_with_logits", input, target, reduction)
     return _reduce(_binary_cross_entropy_with_logits(input, target), reduction)
@@ -67,10 +69,10 @@ def binary_cross_entropy_with_logits(input, target, reduction="mean"):
 @op
 def _binary_cross_entropy_with_logits(x, t):
     y = np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x)))
-    return y, (lambda g: g * (0.5 * (1 + np.tanh(0.5 * x)) - t), lambda g: -g * x)
+    return y, (lambda g: g * (stable_sigmoid(x) - t), lambda g: -g * x)
 
 
-def cross_entropy_composed(input, target, ignore_index=-100, reduction="mean"):
+def cross_entropy_composed(input, target, *, ignore_index=-100, reduction="mean"):
     """`cross_entropy` in primitive operations, for input (N, C) and target (N,)."""
     counted = target != ignore_index
     labels = where(counted, target, 0)
@@ -79,7 +81,7 @@ def cross_entropy_composed(input, target, ignore_index=-100, reduction="mean"):
     return losses.sum() / counted.sum() if reduction == "mean" else _reduce(losses, reduction)
 
 
-def cross_entropy(input, target, ignore_index=-100, reduction="mean"):
+def cross_entropy(input, target, *, ignore_index=-100, reduction="mean"):
     """-log softmax(input)[target]: the surprise, in nats, at the right class.
 
     input: logits (N, C), (C,), or (N, C, d1, ...) with the classes on axis 1; target: class numbers (N,), (), or
@@ -96,11 +98,11 @@ def cross_entropy(input, target, ignore_index=-100, reduction="mean"):
             "(B, T, C) becomes logits.flatten(0, 1) with targets.flatten()."
         )
     if input.ndim == 1:
-        loss = cross_entropy(input.unsqueeze(0), target.reshape(1), ignore_index, reduction)
+        loss = _cross_entropy(input.unsqueeze(0), target.reshape(1), ignore_index=ignore_index, reduction=reduction)
         return loss.squeeze(0) if reduction == "none" else loss
     if input.ndim > 2:
         rows = input.permute(0, *range(2, input.ndim), 1).reshape(-1, input.shape[1])
-        loss = cross_entropy(rows, target.flatten(), ignore_index, reduction)
+        loss = _cross_entropy(rows, target.flatten(), ignore_index=ignore_index, reduction=reduction)
         return loss.reshape(target.shape) if reduction == "none" else loss
     return _cross_entropy(input, target, ignore_index=ignore_index, reduction=reduction)
 
@@ -124,7 +126,7 @@ def _cross_entropy(logits, target, *, ignore_index, reduction):
     total = e @ np.ones(classes, e.dtype, like=e)  # (N,)
     rows = np.arange(n, like=logits)
     weight = counted.astype(logits.dtype)
-    losses = np.where(counted, np.log(total) + shift[:, 0] - logits[rows, labels], 0)
+    losses = np.where(counted, np.log(total) - (logits[rows, labels] - shift[:, 0]), 0)
     if reduction == "mean":
         weight /= count
 
@@ -140,32 +142,32 @@ def _cross_entropy(logits, target, *, ignore_index, reduction):
 class MSELoss(Module):
     """`mse_loss` as a module."""
 
-    def __init__(self, reduction="mean"):
+    def __init__(self, *, reduction="mean"):
         self.reduction = reduction
 
     def forward(self, input, target):
-        return mse_loss(input, target, self.reduction)
+        return mse_loss(input, target, reduction=self.reduction)
 
 
 class BCELoss(MSELoss):
     """`binary_cross_entropy` as a module."""
 
     def forward(self, input, target):
-        return binary_cross_entropy(input, target, self.reduction)
+        return binary_cross_entropy(input, target, reduction=self.reduction)
 
 
 class BCEWithLogitsLoss(MSELoss):
     """`binary_cross_entropy_with_logits` as a module."""
 
     def forward(self, input, target):
-        return binary_cross_entropy_with_logits(input, target, self.reduction)
+        return binary_cross_entropy_with_logits(input, target, reduction=self.reduction)
 
 
 class CrossEntropyLoss(Module):
     """`cross_entropy` as a module."""
 
-    def __init__(self, ignore_index=-100, reduction="mean"):
+    def __init__(self, *, ignore_index=-100, reduction="mean"):
         self.ignore_index, self.reduction = ignore_index, reduction
 
     def forward(self, input, target):
-        return cross_entropy(input, target, self.ignore_index, self.reduction)
+        return cross_entropy(input, target, ignore_index=self.ignore_index, reduction=self.reduction)

@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from .layers import _zero_grad
+from . import device as devices
+from .layers import _zero_grad, require_positive
 from .tensor import Tensor
 
 BLOCK = 1 << 15  # elements updated at a time, so that the passes of one update stay in the processor's cache
@@ -26,13 +27,19 @@ class FlatParameters:
         self.steps = [0] * len(parameters)
         self.state = {}
         self.adopt()
-        self.grad = np.empty_like(self.data)
 
     def adopt(self):
         """Copy the parameters into a new buffer and make them views of it."""
         self.data = np.concatenate([parameter.data.reshape(-1) for parameter in self.parameters])
         for parameter, start, end in zip(self.parameters, self.starts, self.ends):
             parameter.data = self.data[start:end].reshape(parameter.shape)
+        self.views = [parameter.data for parameter in self.parameters]
+        self.grad = np.empty_like(self.data)
+
+    def is_foreign(self):
+        """Whether somebody gave a parameter an array of another dtype or device."""
+        kind = (self.data.dtype, devices.device_of(self.data))
+        return any((parameter.dtype, parameter.device) != kind for parameter in self.parameters)
 
     def buffer(self, name):
         """The state called `name`, one number per element, zeros at first."""
@@ -42,11 +49,14 @@ class FlatParameters:
 
     def runs(self):
         """Gather the gradients; yield (step, slice) for each stretch of neighbours that have one and the same age."""
-        if any(parameter.data.base is not self.data for parameter in self.parameters):
+        if any(parameter.data is not view for parameter, view in zip(self.parameters, self.views)):
             self.adopt()  # somebody assigned a new array
         fresh = [parameter.grad is not None for parameter in self.parameters]
         for i in itertools.compress(range(len(fresh)), fresh):
-            self.grad[self.starts[i] : self.ends[i]] = self.parameters[i].grad.data.reshape(-1)
+            parameter = self.parameters[i]
+            if parameter.grad.shape != parameter.shape:
+                raise ValueError(f"A parameter of shape {parameter.shape} has a gradient of {parameter.grad.shape}.")
+            self.grad[self.starts[i] : self.ends[i]] = parameter.grad.data.reshape(-1)
             self.steps[i] += 1
         for (has_grad, step), run in itertools.groupby(range(len(fresh)), key=lambda i: (fresh[i], self.steps[i])):
             if has_grad:
@@ -78,7 +88,7 @@ class Optimizer:
 
     def check(self, group):
         """Raise ValueError for settings out of range."""
-        for name in ("lr", "weight_decay", "eps"):
+        for name in ("lr", "weight_decay", "eps", "momentum"):
             if group.get(name, 0) < 0 or not math.isfinite(group.get(name, 0)):
                 raise ValueError(f"{type(self).__name__} needs {name} of at least 0, but got {group[name]}.")
 
@@ -88,6 +98,10 @@ class Optimizer:
 
     def step(self):
         """Change every parameter that has a gradient."""
+        if any(flat.is_foreign() for flats in self._flats for flat in flats):
+            saved = self.state_dict()
+            self._flats = [_by_kind(group["params"]) for group in self.param_groups]
+            self.load_state_dict(saved)
         for group, flats in zip(self.param_groups, self._flats):
             for flat in flats:
                 for step, run in flat.runs():
@@ -122,30 +136,59 @@ class Optimizer:
             groups.append({**settings, "params": list(numbers.values())})
         return {"state": state, "param_groups": groups}
 
-    def load_state_dict(self, state_dict):
-        """Take over the state and settings of `state_dict`; raises ValueError where it is for other parameters."""
+    def check_state_dict(self, state_dict):
+        """Raise ValueError, with what differs, where `state_dict` is of other parameters or another optimizer."""
         saved = [len(group["params"]) for group in state_dict["param_groups"]]
         own = [len(group["params"]) for group in self.param_groups]
         if saved != own:
             raise ValueError(f"The optimizer has groups of {own} parameters, but the state dict has {saved}.")
-        state = {int(number): entries for number, entries in state_dict["state"].items()}
+        for name in ("amsgrad", "maximize"):
+            if any(group.get(name) for group in state_dict["param_groups"]):
+                raise ValueError(f"{type(self).__name__} cannot go on with a state dict that has {name}=True.")
+        state = _entries(state_dict)
+        if foreign := state.keys() - set(range(sum(own))):
+            raise ValueError(f"The optimizer has {sum(own)} parameters, but the state dict has numbers {foreign}.")
         number = itertools.count()
-        numbers = {parameter: next(number) for group in self.param_groups for parameter in group["params"]}
-        for parameter, i in numbers.items():
-            for name, value in state.get(i, {}).items():
-                if name != "step" and np.shape(value) != parameter.shape:
+        for group, theirs in zip(self.param_groups, state_dict["param_groups"]):
+            wanted = set(self.state_names({**group, **theirs}))
+            for parameter, i in zip(group["params"], number):
+                given = state.get(i, {}).keys() - {"step"}
+                if i in state and given != wanted:
                     raise ValueError(
-                        f"Parameter {i} has shape {parameter.shape}, but its {name} has {np.shape(value)}."
+                        f"{type(self).__name__} keeps {sorted(wanted)} for each parameter, but the state dict has "
+                        f"{sorted(given)} for number {i}. Is it of another optimizer?"
                     )
+                for name in given:
+                    if np.shape(state[i][name]) != parameter.shape:
+                        raise ValueError(
+                            f"Parameter {i} has shape {parameter.shape}, but its {name} has {np.shape(state[i][name])}."
+                        )
+
+    def load_state_dict(self, state_dict):
+        """Take over the state and settings of `state_dict`, ours or PyTorch's with arrays for tensors.
+
+        Raises ValueError, and changes nothing, where it is of other parameters or of another optimizer.
+        """
+        self.check_state_dict(state_dict)
+        state, number = _entries(state_dict), itertools.count()
         for group, theirs, flats in zip(self.param_groups, state_dict["param_groups"], self._flats):
             group.update({name: value for name, value in theirs.items() if name != "params"})
+            numbers = {parameter: next(number) for parameter in group["params"]}
             for flat in flats:
                 flat.state.clear()
                 for i, parameter in enumerate(flat.parameters):
                     entries = dict(state.get(numbers[parameter], {}))
-                    flat.steps[i] = int(entries.pop("step", 0))
+                    flat.steps[i] = int(entries.pop("step", bool(entries)))  # PyTorch's SGD keeps no count
                     for name, value in entries.items():
                         flat.buffer(name)[flat.starts[i] : flat.ends[i]] = np.asarray(value).reshape(-1)
+
+
+def _entries(state_dict):
+    """{number: {name: array}} without the entries that PyTorch leaves as None."""
+    return {
+        int(number): {name: value for name, value in entries.items() if value is not None}
+        for number, entries in state_dict["state"].items()
+    }
 
 
 def _by_kind(parameters):
@@ -235,7 +278,7 @@ def clip_grad_norm_(parameters, max_norm):
     parameters = [parameters] if isinstance(parameters, Tensor) else parameters
     grads = [parameter.grad.data for parameter in parameters if parameter.grad is not None]
     norm = math.sqrt(sum(float(np.vdot(grad, grad)) for grad in grads))
-    if norm > max_norm:
+    if max_norm < norm < math.inf:
         for grad in grads:
             grad *= max_norm / (norm + 1e-6)
     return Tensor(norm)
@@ -264,6 +307,7 @@ class LRScheduler:
     def _apply(self):
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs):
             group["lr"] = self.lr_at(self.last_epoch, base_lr)
+            self.optimizer.check(group)
 
     def get_last_lr(self):
         """The learning rate of each group."""
@@ -272,7 +316,15 @@ class LRScheduler:
     def state_dict(self):
         return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
 
+    def check_state_dict(self, state_dict):
+        """Raise ValueError where the state belongs to an optimizer with other groups."""
+        if len(state_dict["base_lrs"]) != len(self.base_lrs):
+            raise ValueError(
+                f"The schedule is of {len(self.base_lrs)} groups, but the state dict of {len(state_dict['base_lrs'])}."
+            )
+
     def load_state_dict(self, state_dict):
+        self.check_state_dict(state_dict)
         self.last_epoch = state_dict["last_epoch"]
         self.base_lrs = list(state_dict["base_lrs"])
         self._apply()
@@ -293,6 +345,7 @@ class StepLR(LRScheduler):
     """base_lr * gamma ** (number of whole `step_size`s)."""
 
     def __init__(self, optimizer, step_size, gamma=0.1):
+        require_positive(step_size=step_size)
         self.step_size, self.gamma = step_size, gamma
         super().__init__(optimizer)
 
@@ -304,6 +357,7 @@ class LinearLR(LRScheduler):
     """From start_factor to end_factor times base_lr in `total_iters` equal steps: a warm-up."""
 
     def __init__(self, optimizer, start_factor=1 / 3, end_factor=1.0, total_iters=5):
+        require_positive(total_iters=total_iters)
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
         super().__init__(optimizer)
 
@@ -316,6 +370,7 @@ class CosineAnnealingLR(LRScheduler):
     """Half a cosine from base_lr down to eta_min in T_max steps (Loshchilov and Hutter, arXiv:1608.03983)."""
 
     def __init__(self, optimizer, T_max, eta_min=0.0):
+        require_positive(T_max=T_max)
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer)
 
@@ -327,6 +382,10 @@ class SequentialLR(LRScheduler):
     """One schedule after another, each starting anew at its milestone: a warm-up, then a cosine."""
 
     def __init__(self, optimizer, schedulers, milestones):
+        if not schedulers:
+            raise ValueError("SequentialLR needs at least one schedule, but got none.")
+        if sorted(milestones) != list(milestones):
+            raise ValueError(f"SequentialLR needs milestones in rising order, but got {milestones}.")
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(
                 f"{len(schedulers)} schedules need {len(schedulers) - 1} milestones, not {len(milestones)}."

@@ -7,8 +7,12 @@ from .device import Generator
 from .tensor import Tensor
 
 
-def assert_close(actual, expected, rtol=1e-5, atol=1e-6, what="The result"):
-    """Raise AssertionError, with the first place that differs, unless shapes agree and numbers do to the tolerances."""
+def assert_close(actual, expected, rtol=None, atol=None, what="The result"):
+    """Raise AssertionError, with the first place that differs, unless shapes agree and |a - e| <= atol + rtol * |e|.
+
+    By default rtol is 1e-5 and atol 1e-6; where one of them is given, the other is 0.
+    """
+    rtol, atol = (1e-5, 1e-6) if rtol is None and atol is None else (rtol or 0, atol or 0)
     actual, expected = (np.asarray(x.detach() if isinstance(x, Tensor) else x) for x in (actual, expected))
     if actual.shape != expected.shape:
         raise AssertionError(f"{what} needs shape {expected.shape}, but has {actual.shape}.")

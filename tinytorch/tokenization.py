@@ -1,6 +1,7 @@
 """Module 10: tokenizers, from text to numbers and back."""
 
 import json
+import operator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ class CharTokenizer:
         alphabet = list(alphabet)
         if not alphabet:
             raise ValueError("CharTokenizer needs at least one character, but got none. Is the corpus empty?")
+        if not all(isinstance(character, str) and len(character) == 1 for character in alphabet):
+            raise ValueError(f"CharTokenizer needs an alphabet of single characters, but got {alphabet!r}.")
         if len(set(alphabet)) < len(alphabet):
             raise ValueError("CharTokenizer needs an alphabet of distinct characters. Use from_text for a text.")
         self.alphabet = alphabet
@@ -48,7 +51,7 @@ class CharTokenizer:
     def decode(self, ids):
         """The text of ids, up to the end token; padding says nothing. Raises ValueError for ids out of range."""
         text = []
-        for i in map(int, ids):
+        for i in map(operator.index, ids):
             if not 0 <= i < self.vocab_size:
                 raise ValueError(f"CharTokenizer needs ids from 0 to {self.vocab_size - 1}, but got {i}.")
             if i == self.end_id:
@@ -59,6 +62,8 @@ class CharTokenizer:
 
     def encode_batch(self, texts, add_end=True):
         """An array (number of texts, longest) of ids, padded on the right with `pad_id`."""
+        if isinstance(texts, str):
+            raise TypeError("encode_batch needs a list of texts, but got one text. Use encode, or [text].")
         rows = [self.encode(text, add_end) for text in texts]
         if not rows:
             raise ValueError("encode_batch needs at least one text, but got none.")
@@ -79,7 +84,7 @@ class CharTokenizer:
             if content["type"] != "char":
                 raise KeyError(content["type"])
             return cls(content["alphabet"])
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is not a character tokenizer: {error!r}. Save one with tokenizer.save."
             ) from error

@@ -13,8 +13,9 @@ from .activations import gelu
 from .attention import KVCache, MultiHeadAttention
 from .autograd import no_grad
 from .embeddings import Embedding
-from .layers import Dropout, Linear, Module, ModuleList, Parameter, require_positive
-from .tensor import Tensor, cat, ones, op, randn, zeros
+from .layers import Dropout, Linear, Module, ModuleList, Parameter, evaluating, require_positive
+from .losses import cross_entropy
+from .tensor import Tensor, cat, ones, op, randn, tensor, zeros
 
 # ---- layer normalisation (Ba et al. 2016, arXiv:1607.06450)
 
@@ -33,6 +34,9 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
     normalized_shape = tuple(normalized_shape)
     if x.shape[-len(normalized_shape) :] != normalized_shape:
         raise ValueError(f"layer_norm needs inputs that end in {normalized_shape}, but got shape {x.shape}.")
+    for name, given in (("weight", weight), ("bias", bias)):
+        if given is not None and given.shape != normalized_shape:
+            raise ValueError(f"layer_norm needs a {name} of shape {normalized_shape}, but got {given.shape}.")
     return _layer_norm(x, weight, bias, n=math.prod(normalized_shape), eps=eps)
 
 
@@ -230,10 +234,7 @@ class GPT(Module):
     def _stream(self, ids, max_new_tokens, use_cache, temperature, top_k, top_p, stop_tokens, generator):
         cache = self.new_cache() if use_cache else None
         stopped, last, stop_tokens = np.zeros(len(ids), bool), None, np.array(list(stop_tokens), int)
-        was_training = self.training
-        if was_training:
-            self.eval()
-        try:
+        with evaluating(self):
             for _ in range(max_new_tokens):
                 with no_grad():  # not around the yield: what the caller does there is recorded
                     logits = self(ids, cache=cache)[:, -1]
@@ -245,9 +246,40 @@ class GPT(Module):
                     return
                 step = Tensor(last[:, None]).to(ids.device)
                 ids = step if use_cache else cat([ids, step], dim=1)
-        finally:
-            if was_training:
-                self.train()
+
+
+# ---- learning from text and writing it
+
+
+def next_token_loss(model, ids, pad_id):
+    """(mean loss, count): the surprise at each next token of ids (B, T), and how many tokens that is the mean of.
+
+    Padding on the right is neither attended to nor counted.
+    """
+    inputs, targets = ids[:, :-1], ids[:, 1:]  # (B, T - 1)
+    logits = model(inputs, key_padding_mask=inputs == pad_id)  # (B, T - 1, V)
+    loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=pad_id)
+    return loss, (targets != pad_id).sum().item()
+
+
+def complete(model, tokenizer, prompt, show=None, temperature=0.0, **sampling):
+    """`prompt` and what the model writes after it, until the end token or the end of its context.
+
+    show: called with each piece of text as it is written. sampling: the settings of `GPT.stream`. Raises ValueError for
+    a prompt that is empty, unknown to the tokenizer, or longer than the context.
+    """
+    ids = tokenizer.encode(prompt)
+    if not 0 < len(ids) <= model.config.n_positions:
+        raise ValueError(f"A prompt needs 1 to {model.config.n_positions} tokens, but this one has {len(ids)}.")
+    batch = tensor([ids], device=model.wte.weight.device)
+    room = model.config.n_positions - len(ids)
+    text = prompt
+    for (token,) in model.stream(batch, room, stop_tokens=[tokenizer.end_id], temperature=temperature, **sampling):
+        piece = tokenizer.decode([token])
+        text += piece
+        if show:
+            show(piece)
+    return text
 
 
 # ---- choosing the next token
@@ -269,11 +301,14 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     top_k keeps the k most likely; top_p then keeps the fewest whose probabilities sum to at least p (nucleus sampling,
     Holtzman et al. 2020, arXiv:1904.09751).
     """
+    if np.isnan(logits).any():
+        raise ValueError("sample got NaN among the logits. Was the model trained with a loss that became NaN?")
     if temperature == 0:
         return np.argmax(logits, axis=-1)
     order = np.argsort(-logits, axis=-1, kind="stable")
-    scaled = np.take_along_axis(logits, order, axis=-1).astype(np.float64) / temperature
-    p = np.exp(scaled - scaled[:, :1])  # sorted: the first is the largest
+    ordered = np.take_along_axis(logits, order, axis=-1).astype(np.float64)
+    with np.errstate(over="ignore"):  # at a temperature next to 0 all but the first become exp(-inf)
+        p = np.exp((ordered - ordered[:, :1]) / temperature)
     if top_k is not None:
         p[:, top_k:] = 0
     p /= p.sum(axis=-1, keepdims=True)

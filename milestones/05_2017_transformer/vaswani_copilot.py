@@ -79,7 +79,7 @@ PATTERNS = {
 TRAINING = [program for family in PATTERNS.values() for program in family[:-1]]
 HELD_OUT = [family[-1] for family in PATTERNS.values()]
 
-STEPS = 500
+STEPS = 700
 GATES = [
     milestone.Gate("loss_decrease", 0.8, "the loss falls by at least 80 %"),
     milestone.Gate("exact_completions", 0.9, "90 % of the training programs are completed exactly"),
@@ -87,26 +87,10 @@ GATES = [
 ]
 
 
-def next_token_loss(model, batch):
-    """The mean loss per character that is not padding, and how many such characters there are."""
-    ids = batch[0].to(next(model.parameters()).device)  # (B, T)
-    inputs, targets = ids[:, :-1], ids[:, 1:]
-    pad = tt.CharTokenizer.pad_id
-    logits = model(inputs, key_padding_mask=inputs == pad)  # (B, T - 1, V)
-    loss = tt.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=pad)
-    return loss, (targets != pad).sum().item()
-
-
-def complete(model, tokenizer, prompt, show=lambda text: None):
-    """The program that begins with `prompt`, written character by character, the likeliest each time."""
-    ids = tt.tensor([tokenizer.encode(prompt)], device=next(model.parameters()).device)
-    room = model.config.n_positions - ids.shape[1]
-    program = prompt
-    for (token,) in model.stream(ids, room, temperature=0, stop_tokens=[tokenizer.end_id]):
-        character = tokenizer.decode([token])
-        show(character)
-        program += character
-    return program
+def loss_fn(model, batch):
+    """The mean loss per character and the number of characters in a batch; padding does not count."""
+    ids = batch[0].to(model.wte.weight.device)  # (B, T)
+    return tt.next_token_loss(model, ids, tt.CharTokenizer.pad_id)
 
 
 def is_python(program):
@@ -136,7 +120,7 @@ def main(options):
         model,
         optimizer,
         train_loader,
-        next_token_loss,
+        loss_fn,
         schedule=tt.warmup_cosine(optimizer, max(1, options.steps // 20), options.steps + 1),
         clip_norm=1.0,
         eval_loader=eval_loader,
@@ -153,7 +137,7 @@ def main(options):
     seconds = time.perf_counter() - began
     loss_final = trainer.evaluate(train_loader)
 
-    completions = [complete(model, tokenizer, first_third(program)) for program in TRAINING + HELD_OUT]
+    completions = [tt.complete(model, tokenizer, first_third(program)) for program in TRAINING + HELD_OUT]
     done = trainer.step - before
     tokens_per_step = np.mean([len(program) for program in TRAINING]) * train_loader.batch_size
     metrics = {
@@ -183,7 +167,7 @@ def main(options):
 def show_completion(model, tokenizer, prompt):
     """Print the prompt, then what the model writes as it writes it, then Python's verdict."""
     print(f"\n{prompt}|", end="")
-    program = complete(model, tokenizer, prompt, show=lambda text: print(text, end="", flush=True))
+    program = tt.complete(model, tokenizer, prompt, show=lambda text: print(text, end="", flush=True))
     print(f"\n# {'valid Python' if is_python(program) else 'not valid Python'}")
 
 

@@ -10,6 +10,11 @@ def _larger(x, y):
     return np.where(np.equal(x, y), 0.5, np.greater(x, y))
 
 
+def _less_one(y):
+    """The power y - 1 in the derivative y * x**(y - 1); at y = 0, where the factor is 0, one that is safe at x = 0."""
+    return np.where(y == 0, 1, y - 1) if hasattr(y, "shape") else y - 1 if y else 1
+
+
 class Arithmetic:
     """The operators of a tensor, with NumPy's broadcasting, and the functions of one element."""
 
@@ -43,7 +48,7 @@ class Arithmetic:
         """x to the power y. At y = 0 the result does not depend on x, and at x = 0 not on y."""
         z = x**y
         return z, (
-            lambda g: g * y * x ** np.where(np.equal(y, 0), 1, np.subtract(y, 1)),
+            lambda g: g * y * x ** _less_one(y),
             lambda g: g * z * np.log(np.where(np.equal(x, 0), 1, x)),
         )
 
@@ -189,6 +194,8 @@ class Arithmetic:
         y = np.clip(x, min, max)
         return y, lambda g: g * (x == y)
 
+    clamp = clip
+
     @op
     def maximum(x, y):
         """The larger of each pair. A tie shares the gradient equally."""
@@ -249,7 +256,8 @@ def _einsum(*arrays, inputs, output):
         def grad(g):
             sizes = tuple(arrays[i].shape[inputs[i].index(letter)] for letter in alone)
             rest = [array for k, array in enumerate(arrays) if k != i]
-            return np.einsum(equation, g, *rest, np.ones(sizes, g.dtype, like=g), optimize=True)
+            d = np.einsum(equation, g, *rest, np.ones(sizes, g.dtype, like=g), optimize=True)
+            return np.broadcast_to(d, np.broadcast_shapes(d.shape, arrays[i].shape))  # the others may have length 1
 
         return grad
 

@@ -126,6 +126,9 @@ class Core:
             )
         return bool(self.data.item())
 
+    def __format__(self, spec):
+        return format(self.item(), spec) if self.ndim == 0 else super().__format__(spec)
+
     def __float__(self):
         return float(self.item())
 
@@ -157,12 +160,28 @@ class Core:
     def to(self, *wanted, device=None, dtype=None):
         """This tensor on a device ('cpu' or 'cuda') and in a dtype, in any order; itself where nothing changes."""
         for value in wanted:
-            if isinstance(value, str) and value in ("cpu", "cuda"):
+            if isinstance(value, str) and value.startswith(("cpu", "cuda")):
                 device = value
             else:
                 dtype = value
         moved = self if device in (None, self.device) else self._to_device(device=device)
         return moved if dtype is None or moved.dtype == dtype else moved._to_dtype(dtype=dtype)
+
+    def float(self):
+        """This tensor in float32."""
+        return self.to(dtype=float32)
+
+    def double(self):
+        """This tensor in float64."""
+        return self.to(dtype=float64)
+
+    def long(self):
+        """This tensor in int64."""
+        return self.to(dtype=int64)
+
+    def bool(self):
+        """This tensor in booleans: true where it is not zero."""
+        return self.to(dtype=bool_)
 
     @op
     def _to_device(x, *, device):
@@ -180,7 +199,7 @@ class Core:
 
     # ---- the way back
 
-    def backward(self, gradient=None, retain_graph=False):
+    def backward(self, gradient=None, retain_graph=False, create_graph=False):
         """Add `gradient` times d(self)/d(leaf) to `.grad` of every leaf that this tensor was computed from.
 
         `gradient` has this tensor's shape and may be left out for one element; `retain_graph` keeps the saved values
@@ -198,8 +217,10 @@ class Core:
                     "Reduce it first, for example with mean(), or pass backward(gradient) of that shape."
                 )
             gradient = np.ones_like(self.data)
-        elif getattr(gradient, "requires_grad", False):
-            raise RuntimeError("Second derivatives are not supported. Pass gradient.detach().")
+        if create_graph or getattr(gradient, "requires_grad", False):
+            raise RuntimeError(
+                "Second derivatives are not supported: leave out create_graph, and pass gradient.detach()."
+            )
         gradient = as_array(gradient, self.dtype)
         if gradient.shape != self.shape:
             raise RuntimeError(f"backward() needs a gradient of shape {self.shape}, but got {gradient.shape}.")

@@ -16,6 +16,8 @@ def tensor(data, dtype=None, requires_grad=False, device="cpu"):
 
 def full(size, fill_value, dtype=None, requires_grad=False, device="cpu"):
     """A tensor of shape `size` (an integer or a tuple) with every element `fill_value`."""
+    if isinstance(fill_value, np.generic):  # a Python number, whatever NumPy calls it
+        fill_value = fill_value.item()
     if dtype is None:
         dtype = as_array(fill_value).dtype
     sizes = (size,) if isinstance(size, (int, np.integer)) else tuple(size)

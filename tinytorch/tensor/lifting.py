@@ -52,7 +52,7 @@ def op(function):
                 raise
             raise explanation from error
         output, rule = result if type(result) is tuple else (result, None)
-        if output.dtype == float64 and all(getattr(array, "dtype", None) != float64 for array in arrays):
+        if output.dtype == float64 and not _asks_for_float64(arrays, kwargs):
             output = output.astype(float32)  # integers meeting floats: NumPy says float64, PyTorch float32
         tensor = wrap(output)
         if wanted and output.dtype.kind == "f":
@@ -63,11 +63,28 @@ def op(function):
     return lifted
 
 
+def _asks_for_float64(arrays, kwargs):
+    return "dtype" in kwargs or any(getattr(array, "dtype", float32) == float64 for array in arrays)
+
+
+def numpy_names(function):
+    """Let a function of `dim` and `keepdim` take NumPy's names `axis` and `keepdims` for them, as PyTorch does."""
+
+    @functools.wraps(function)
+    def renamed(*args, **kwargs):
+        return function(*args, **_renamed(inspect.signature(function), kwargs))
+
+    return renamed
+
+
+def _renamed(signature, kwargs):
+    names = {"axis": "dim", "keepdims": "keepdim"}
+    return {names[k] if names.get(k) in signature.parameters else k: value for k, value in kwargs.items()}
+
+
 def _in_place_of_names(signature, args, kwargs):
     """NumPy's keywords become PyTorch's; tensors given by name become positional, as rules count by position."""
-    for theirs, ours in (("axis", "dim"), ("keepdims", "keepdim")):
-        if theirs in kwargs and ours in signature.parameters:
-            kwargs[ours] = kwargs.pop(theirs)
+    kwargs = _renamed(signature, kwargs)
     if any(isinstance(value, tensor_type) for value in kwargs.values()):
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
@@ -87,6 +104,7 @@ _HINTS = {
     "cannot reshape": "The new shape must hold as many elements; one size may be -1, to be worked out.",
     "axis": "Axes count from 0, or from the end with -1.",
     "axes don't match": "Name every axis once.",
+    "repeated axis": "Name every axis once.",
     "all the input array dimensions": "Sizes must agree on every axis but the one along which they are joined.",
     "all input arrays must have the same shape": "stack makes a new axis; use cat to join along an old one.",
 }

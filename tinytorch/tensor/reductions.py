@@ -4,8 +4,9 @@ import math
 from collections import namedtuple
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
-from .lifting import op
+from .lifting import numpy_names, op
 
 ValuesAndIndices = namedtuple("ValuesAndIndices", "values indices")
 
@@ -19,7 +20,7 @@ def _count(shape, dim):
     """How many elements a reduction over `dim` joins into one."""
     if dim is None:
         return math.prod(shape)
-    return math.prod(shape[axis] for axis in (dim if isinstance(dim, tuple) else (dim,)))
+    return math.prod(shape[axis] for axis in normalize_axis_tuple(dim, len(shape)))
 
 
 def _spread(g, shape, dim, keepdim):
@@ -76,6 +77,7 @@ class Reductions:
         y = np.sum(centred * centred, axis=dim, keepdims=keepdim) / n
         return y, lambda g: _spread(g, shape, dim, keepdim) * centred * (2 / n)
 
+    @numpy_names
     def std(self, dim=None, correction=1, keepdim=False):
         """The standard deviation over `dim`: the root of `var`."""
         return self.var(dim, correction, keepdim).sqrt()
@@ -100,10 +102,12 @@ class Reductions:
         """The index of the smallest value along `dim`, or into the flattened tensor."""
         return np.argmin(x, axis=dim, keepdims=keepdim)
 
+    @numpy_names
     def max(self, dim=None, keepdim=False):
         """The largest value; along a `dim`, the pair (values, indices)."""
         return self.amax() if dim is None else self._pick(self.argmax(dim, keepdim=True), dim, keepdim)
 
+    @numpy_names
     def min(self, dim=None, keepdim=False):
         """The smallest value; along a `dim`, the pair (values, indices)."""
         return self.amin() if dim is None else self._pick(self.argmin(dim, keepdim=True), dim, keepdim)

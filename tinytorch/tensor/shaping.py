@@ -4,10 +4,11 @@ import itertools
 import math
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from .. import device as devices
 from . import lifting
-from .lifting import op
+from .lifting import numpy_names, op
 
 
 def unpack(sizes):
@@ -15,12 +16,12 @@ def unpack(sizes):
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
 
 
-def _as_index(index):
-    """An index with its tensors and lists turned into arrays. Floats are refused."""
+def _as_index(index, like):
+    """An index with its tensors and sequences of numbers turned into arrays, on the device of `like`."""
     if isinstance(index, tuple):
-        return tuple(map(_as_index, index))
-    if isinstance(index, list):
-        index = np.array(index, dtype=None if index else np.int64)
+        return tuple(_as_index(list(part) if isinstance(part, tuple) else part, like) for part in index)
+    if isinstance(index, (list, range)):
+        return np.array(index, dtype=None if index else np.int64, like=like)
     return index.data if isinstance(index, lifting.tensor_type) else index
 
 
@@ -67,7 +68,7 @@ class Shaping:
     def squeeze(x, dim=None):
         """Without the axes of length 1, or without axis `dim` where its length is 1."""
         shape = x.shape
-        if dim is not None and shape[dim] != 1:
+        if dim is not None and shape[normalize_axis_index(dim, x.ndim)] != 1:
             return x, lambda g: g
         return np.squeeze(x, dim), lambda g: np.reshape(g, shape)
 
@@ -88,7 +89,9 @@ class Shaping:
     def flatten(x, start_dim=0, end_dim=-1):
         """The axes from `start_dim` to `end_dim` joined into one."""
         shape = x.shape or (1,)
-        first, last = start_dim % len(shape), end_dim % len(shape)
+        first, last = (normalize_axis_index(dim, len(shape)) for dim in (start_dim, end_dim))
+        if first > last:
+            raise ValueError(f"flatten needs start_dim before end_dim, but got {start_dim} and {end_dim}.")
         joined = shape[:first] + (math.prod(shape[first : last + 1]),) + shape[last + 1 :]
         return np.reshape(x, joined), lambda g: np.reshape(g, x.shape)
 
@@ -96,7 +99,7 @@ class Shaping:
 
     def __getitem__(self, index):
         """Slices, integers, None, `...`, and integer or boolean tensors, arrays and lists, as in NumPy."""
-        return Shaping._getitem(self, index=_as_index(index))
+        return Shaping._getitem(self, index=_as_index(index, self.data))
 
     @op
     def _getitem(x, *, index):
@@ -119,7 +122,7 @@ class Shaping:
         """y[i][j] = x[index[i][j]][j] for dim=0, and so on for every `dim`; `index` has as many axes as x."""
         if index.ndim != x.ndim:
             raise ValueError(f"gather needs an index with {x.ndim} axes, but got shape {index.shape}.")
-        shape, dtype, grid = x.shape, x.dtype, _grid(index, dim)
+        shape, dtype, grid = x.shape, x.dtype, _grid(index, normalize_axis_index(dim, x.ndim))
 
         def rule(g):
             whole = np.zeros(shape, dtype, like=g)
@@ -130,14 +133,17 @@ class Shaping:
 
     def split(self, split_size, dim=0):
         """Pieces of length `split_size` along `dim` (the last may be shorter), or of the lengths in a list."""
+        dim = normalize_axis_index(dim, self.ndim)
         n = self.shape[dim]
         if isinstance(split_size, int):
             if split_size <= 0:
                 raise ValueError(f"split needs pieces of at least 1, but got {split_size}.")
             split_size = [min(split_size, n - start) for start in range(0, n, split_size)]
-        if sum(split_size) != n:
-            raise ValueError(f"split needs lengths that add up to {n}, the size of axis {dim}, but got {split_size}.")
-        before = (slice(None),) * (dim % self.ndim)
+        if sum(split_size) != n or any(size < 0 for size in split_size):
+            raise ValueError(
+                f"split needs lengths of 0 or more that add up to {n}, the size of axis {dim}, but got {split_size}."
+            )
+        before = (slice(None),) * dim
         ends = itertools.accumulate(split_size)
         return tuple(self[(*before, slice(end - size, end))] for size, end in zip(split_size, ends))
 
@@ -145,9 +151,11 @@ class Shaping:
         """At most `chunks` pieces of equal length along `dim`; the last may be shorter."""
         if chunks <= 0:
             raise ValueError(f"chunk needs at least 1 chunk, but got {chunks}.")
-        return self.split(max(1, -(-self.shape[dim] // chunks)), dim)
+        n = self.shape[normalize_axis_index(dim, self.ndim)]
+        return self.split(max(1, -(-n // chunks)), dim)
 
 
+@numpy_names
 def cat(tensors, dim=0):
     """Tensors joined along axis `dim`."""
     return _cat(*_some(tensors, "cat"), dim=dim)
@@ -155,16 +163,18 @@ def cat(tensors, dim=0):
 
 @op
 def _cat(*arrays, dim):
+    dim = normalize_axis_index(dim, min(array.ndim for array in arrays))
     sizes = [array.shape[dim] for array in arrays]
     ends = list(itertools.accumulate(sizes))
 
     def part(size, end):
-        before = (slice(None),) * (dim % arrays[0].ndim)
+        before = (slice(None),) * dim
         return lambda g: g[(*before, slice(end - size, end))]
 
     return np.concatenate(arrays, axis=dim), tuple(map(part, sizes, ends))
 
 
+@numpy_names
 def stack(tensors, dim=0):
     """Tensors of one shape joined along a new axis `dim`."""
     return _stack(*_some(tensors, "stack"), dim=dim)

@@ -1,0 +1,176 @@
+"""Module 06: learning-rate schedules give the rates of their closed forms, in any group, also after a stop."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import tinytorch as tt
+
+BASE = 0.8
+
+
+def sgd(*rates):
+    return tt.SGD([{"params": [tt.Parameter(np.zeros(1))], "lr": lr} for lr in rates or (BASE,)])
+
+
+def rates(schedule, steps):
+    """The rate of the first group at step 0, 1, ..., `steps`."""
+    seen = [schedule.get_last_lr()[0]]
+    for _ in range(steps):
+        schedule.step()
+        seen.append(schedule.get_last_lr()[0])
+    return seen
+
+
+CLOSED_FORMS = [
+    pytest.param(lambda o: tt.LambdaLR(o, lambda t: 1 / (1 + t)), lambda t: BASE / (1 + t), id="lambda"),
+    pytest.param(lambda o: tt.StepLR(o, 3), lambda t: BASE * 0.1 ** math.floor(t / 3), id="step"),
+    pytest.param(lambda o: tt.StepLR(o, 2, gamma=0.5), lambda t: BASE / 2 ** (t // 2), id="step-half"),
+    pytest.param(lambda o: tt.LinearLR(o), lambda t: BASE * (1 + 2 * min(t, 5) / 5) / 3, id="linear"),
+    pytest.param(
+        lambda o: tt.LinearLR(o, 1.0, 0.0, total_iters=4), lambda t: BASE * max(0, 1 - t / 4), id="linear-down"
+    ),
+    pytest.param(lambda o: tt.CosineAnnealingLR(o, 12), lambda t: BASE * math.cos(math.pi * t / 24) ** 2, id="cosine"),
+    pytest.param(
+        lambda o: tt.CosineAnnealingLR(o, 12, eta_min=0.2),
+        lambda t: 0.2 + 0.6 * math.cos(math.pi * t / 24) ** 2,
+        id="cosine-above-0",
+    ),
+    pytest.param(
+        lambda o: tt.SequentialLR(
+            o,
+            [tt.LinearLR(o, 0.25, 1.0, 4), tt.StepLR(o, 2, 0.5), tt.LambdaLR(o, lambda t: 0.01 * (t + 1))],
+            [4, 8],
+        ),
+        lambda t: BASE * ((1 + 3 * t / 4) / 4 if t < 4 else 0.5 ** ((t - 4) // 2) if t < 8 else 0.01 * (t - 7)),
+        id="sequence",
+    ),
+    pytest.param(
+        lambda o: tt.warmup_cosine(o, 4, 12, eta_min=0.1),
+        lambda t: BASE * (t + 1) / 5 if t < 4 else 0.1 + 0.7 * math.cos(math.pi * (t - 4) / 16) ** 2,
+        id="warmup-cosine",
+    ),
+]
+
+
+@pytest.mark.parametrize(("build", "closed_form"), CLOSED_FORMS)
+def test_rates_follow_the_closed_form(build, closed_form):
+    assert rates(build(sgd()), 12) == pytest.approx([closed_form(t) for t in range(13)], rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize(("build", "closed_form"), CLOSED_FORMS)
+def test_the_optimizer_steps_with_the_rate_of_the_moment(build, closed_form):
+    optimizer = sgd()
+    (parameter,) = optimizer.param_groups[0]["params"]
+    schedule = build(optimizer)
+    for t in range(12):
+        before = parameter.data.item()
+        parameter.grad = tt.Tensor(np.ones(1))
+        optimizer.step()
+        schedule.step()
+        assert before - parameter.data.item() == pytest.approx(closed_form(t), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda o: tt.StepLR(o, 2, 0.5),
+        lambda o: tt.LinearLR(o, 0.1, 1.0, 6),
+        lambda o: tt.SequentialLR(o, [tt.LinearLR(o, 0.25, 1.0, 3), tt.StepLR(o, 2, 0.5)], [3]),
+    ],
+    ids=["step", "linear", "sequence"],
+)
+def test_groups_keep_the_ratio_of_their_rates(build):
+    schedule = build(sgd(0.1, 0.4))
+    for _ in range(7):
+        low, high = schedule.get_last_lr()
+        assert high == pytest.approx(4 * low, rel=1e-12)
+        schedule.step()
+
+
+def test_warmup_cosine_starts_above_zero_peaks_after_the_warmup_and_ends_at_the_minimum():
+    seen = rates(tt.warmup_cosine(sgd(), 10, 50, eta_min=0.02), 50)
+    assert 0 < seen[0] < seen[1]
+    assert max(seen) == seen[10] == BASE
+    assert sorted(seen[:11]) == seen[:11] and sorted(seen[10:], reverse=True) == seen[10:]
+    assert seen[50] == pytest.approx(0.02)
+
+
+def test_schedules_build_on_the_rate_that_the_optimizer_was_made_with():
+    optimizer = sgd()
+    tt.StepLR(optimizer, 1, gamma=0.5).step()
+    assert tt.LinearLR(optimizer, 0.5, 1.0, 2).get_last_lr() == [BASE / 2]
+
+
+@pytest.mark.parametrize(("build", "closed_form"), CLOSED_FORMS)
+@pytest.mark.parametrize("stop", [0, 3, 9])
+def test_a_new_schedule_with_the_old_state_goes_on(build, closed_form, stop):
+    schedule = build(sgd())
+    rates(schedule, stop)
+    state = json.loads(json.dumps(schedule.state_dict()))
+    successor = build(sgd(123.0))
+    successor.load_state_dict(state)
+    assert rates(successor, 3) == rates(schedule, 3)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda o, schedules: schedules.StepLR(o, 3, gamma=0.3),
+        lambda o, schedules: schedules.LinearLR(o, 0.2, 0.9, 6),
+        lambda o, schedules: schedules.CosineAnnealingLR(o, 20, eta_min=0.05),
+        lambda o, schedules: schedules.SequentialLR(
+            o, [schedules.LinearLR(o, 0.2, 1.0, 5), schedules.CosineAnnealingLR(o, 15)], [5]
+        ),
+    ],
+    ids=["step", "linear", "cosine", "sequence"],
+)
+def test_rates_are_those_of_pytorch(build):
+    torch = pytest.importorskip("torch")
+    twin = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=BASE)
+    theirs = build(twin, torch.optim.lr_scheduler)
+    expected = []
+    for _ in range(20):
+        expected.append(twin.param_groups[0]["lr"])
+        twin.step()
+        theirs.step()
+    assert rates(build(sgd(), tt), 19) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda o: tt.warmup_cosine(o, 0, 10), "0 < warmup_steps < total_steps, but got 0, 10"),
+        (lambda o: tt.warmup_cosine(o, 10, 10), "0 < warmup_steps < total_steps, but got 10, 10"),
+        (lambda o: tt.warmup_cosine(o, -1, 10), "0 < warmup_steps < total_steps, but got -1, 10"),
+        (lambda o: tt.SequentialLR(o, [tt.StepLR(o, 2)], [3]), "1 schedules need 0 milestones, not 1"),
+        (lambda o: tt.SequentialLR(o, [tt.StepLR(o, 2)] * 2, []), "2 schedules need 1 milestones, not 0"),
+        (lambda o: tt.SequentialLR(o, [tt.StepLR(o, 2)] * 3, [5, 3]), r"milestones.*\[5, 3\]"),
+        (lambda o: tt.SequentialLR(o, [], []), "at least one schedule"),
+        (lambda o: tt.StepLR(o, 0), "step_size.*0"),
+        (lambda o: tt.StepLR(o, -2), "step_size.*-2"),
+        (lambda o: tt.LinearLR(o, total_iters=0), "total_iters.*0"),
+        (lambda o: tt.CosineAnnealingLR(o, 0), "T_max.*0"),
+        (lambda o: tt.LambdaLR(o, lambda t: -1.0), r"lr.*-0\.8"),
+        (lambda o: tt.LambdaLR(o, lambda t: math.nan), "lr.*nan"),
+    ],
+)
+def test_settings_out_of_range_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build(sgd())
+
+
+def test_a_state_for_another_number_of_groups_is_refused():
+    state = tt.StepLR(sgd(0.1, 0.2), 2).state_dict()
+    schedule = tt.StepLR(sgd(), 2)
+    with pytest.raises(ValueError, match=r"1\b.*\b2\b"):
+        schedule.load_state_dict(state)
+    assert schedule.get_last_lr() == [BASE]
+
+
+def test_a_schedule_without_a_formula_says_what_it_needs():
+    with pytest.raises(NotImplementedError, match="LRScheduler needs a method lr_at"):
+        tt.optimizers.LRScheduler(sgd())

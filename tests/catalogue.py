@@ -1,0 +1,408 @@
+"""The differentiable operations of tinytorch as small cases, each a function of tensors and a maker of its inputs.
+
+`05_autograd/test_every_op.py` takes all of them through finite differences, dtypes and read-only arrays, and fails
+where an operation has no case here; `device/test_strict_array.py` runs them on a stand-in for a GPU's arrays.
+Whatever a case needs beside numbers (indices, masks, targets) is an input, so that it can be moved like the others.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import tinytorch as tt
+from tinytorch import activations, attention, embeddings, layers, losses, transformers
+
+
+class Case(NamedTuple):
+    """`function` takes one tensor per maker.
+
+    `composed`, where there is one, is the same in primitive operations; the name then begins with the operation's.
+    """
+
+    name: str
+    function: Callable
+    makers: tuple
+    composed: Callable | None = None
+
+    def inputs(self):
+        """NumPy arrays, the same at every call; floats in float64."""
+        rng = np.random.default_rng(0)
+        return [make(rng) for make in self.makers]
+
+
+def case(name, function, *makers):
+    return Case(name, function, makers)
+
+
+def twins(name, fused, composed, *makers, **settings):
+    return Case(name, partial(fused, **settings), makers, partial(composed, **settings))
+
+
+# ---- makers of inputs
+
+
+def normal(*shape):
+    return lambda rng: rng.standard_normal(shape)
+
+
+def positive(*shape):
+    return lambda rng: rng.uniform(0.5, 2, shape)
+
+
+def probabilities(*shape):
+    return lambda rng: rng.uniform(0.1, 0.9, shape)
+
+
+def apart(*shape):
+    """Odd multiples of 1/8, all different: no ties, and neither 0 nor the limits ±0.5 of `clip` are near."""
+    n = int(np.prod(shape))
+    return lambda rng: (rng.permutation(n) - n // 2 + 0.5).reshape(shape) / 4
+
+
+def given(values):
+    return lambda rng: np.array(values)
+
+
+# ---- arithmetic
+
+ARITHMETIC = [
+    case("add", lambda x, y: x + y, normal(3, 4), normal(3, 4)),
+    case("add, broadcast", lambda x, y: x + y, normal(3, 1), normal(2, 1, 4)),
+    case("add, scalar right", lambda x: x + 2.5, normal(3)),
+    case("add, scalar left", lambda x: 2.5 + x, normal(3)),
+    case("add, to itself", lambda x: x + x, normal(3)),
+    case("sub", lambda x, y: x - y, normal(3, 4), normal(4)),
+    case("sub, scalar right", lambda x: x - 2.5, normal(3)),
+    case("sub, scalar left", lambda x: 2.5 - x, normal(3)),
+    case("mul", lambda x, y: x * y, normal(3, 4), normal(3, 1)),
+    case("mul, scalar right", lambda x: x * 2.5, normal(3)),
+    case("mul, scalar left", lambda x: 2.5 * x, normal(3)),
+    case("mul, no axes", lambda x, y: x * y, normal(), normal()),
+    case("div", lambda x, y: x / y, normal(4), positive(3, 4)),
+    case("div, scalar right", lambda x: x / 2.5, normal(3)),
+    case("div, scalar left", lambda x: 2.5 / x, positive(3)),
+    case("pow", lambda x, y: x**y, positive(3, 4), normal(4)),
+    case("pow, exponent 3", lambda x: x**3, normal(3, 4)),
+    case("pow, exponent -0.5", lambda x: x**-0.5, positive(3)),
+    case("pow, exponent 0", lambda x: x**0, normal(3)),
+    case("pow, base 2", lambda x: 2**x, normal(3)),
+    case("pow, method", lambda x: x.pow(2), normal(3)),
+    case("neg", lambda x: -x, normal(3)),
+    case("exp", lambda x: x.exp(), normal(3)),
+    case("log", lambda x: x.log(), positive(3)),
+    case("sqrt", lambda x: x.sqrt(), positive(3)),
+    case("sin", lambda x: x.sin(), normal(3)),
+    case("cos", lambda x: x.cos(), normal(3)),
+    case("tanh", lambda x: x.tanh(), normal(3)),
+    case("abs", lambda x: x.abs(), apart(5)),
+    case("clip, both limits", lambda x: x.clip(-0.5, 0.5), apart(3, 4)),
+    case("clip, lower limit", lambda x: x.clip(min=-0.5), apart(3, 4)),
+    case("clip, upper limit", lambda x: x.clip(max=0.5), apart(3, 4)),
+    case("maximum", lambda x, y: x.maximum(y), normal(3, 4), normal(4)),
+    case("maximum, scalar", lambda x: x.maximum(0.5), apart(3, 4)),
+    case("minimum", lambda x, y: x.minimum(y), normal(3, 4), normal(3, 1)),
+    case("where", lambda c, x, y: tt.where(c, x, y), given([[True], [False]]), normal(2, 3), normal(3)),
+    case("where, scalar right", lambda c, x: tt.where(c, x, 2.5), given([True, False, True]), normal(3)),
+    case("where, scalar left", lambda c, x: tt.where(c, 2.5, x), given([True, False, True]), normal(2, 3)),
+    case("masked_fill", lambda x, m: x.masked_fill(m, 2.5), normal(2, 3), given([True, False, True])),
+    case("tril", lambda x: x.tril(), normal(2, 3, 4)),
+    case("tril, diagonal", lambda x: x.tril(-1), normal(4, 3)),
+    case("triu", lambda x: x.triu(), normal(4, 3)),
+    case("triu, diagonal", lambda x: x.triu(diagonal=1), normal(2, 3, 4)),
+]
+
+MATMUL_SHAPES = [
+    ((3, 4), (4, 2)),
+    ((4,), (4,)),
+    ((4,), (4, 3)),
+    ((3, 4), (4,)),
+    ((2, 3, 4), (2, 4, 5)),
+    ((2, 3, 4), (4, 5)),
+    ((3, 4), (2, 4, 5)),
+    ((4,), (2, 4, 5)),
+    ((2, 3, 4), (4,)),
+    ((2, 1, 3, 4), (5, 4, 2)),
+    ((5, 3, 4), (2, 1, 4, 2)),
+    ((2, 1, 3, 4), (4, 2)),
+]
+MATMULS = [case(f"matmul, {x} @ {y}", lambda x, y: x @ y, normal(*x), normal(*y)) for x, y in MATMUL_SHAPES]
+
+EINSUM_SHAPES = {
+    "ij,jk->ik": [(2, 3), (3, 4)],
+    "ij,jk": [(2, 3), (3, 4)],
+    "ji": [(2, 3)],
+    "i,j->ij": [(2,), (3,)],
+    "ij,ij->": [(2, 3), (2, 3)],
+    "ij->j": [(2, 3)],
+    "ij,kl->jk": [(2, 3), (4, 5)],
+    "ij,jk,kl->il": [(2, 3), (3, 4), (4, 2)],
+    "bhqd, bhkd -> bhqk": [(2, 2, 3, 4), (2, 2, 5, 4)],
+}
+EINSUMS = [
+    case(f"einsum, {equation}", partial(tt.einsum, equation), *(normal(*shape) for shape in shapes))
+    for equation, shapes in EINSUM_SHAPES.items()
+] + [
+    case("einsum, an axis of length 1", partial(tt.einsum, "ij,ij->j"), normal(1, 3), normal(2, 3)),
+]
+
+# ---- reductions
+
+DIMS = [None, 0, -1, (0, 2), [1, -1]]
+REDUCTIONS = [
+    case(f"{name}, dim={dim}, keepdim={keepdim}", partial(getattr(tt, name), dim=dim, keepdim=keepdim), apart(2, 3, 4))
+    for name in ("sum", "mean", "var", "std", "amax", "amin")
+    for dim in DIMS
+    for keepdim in (False, True)
+] + [
+    case("sum, axis and keepdims", lambda x: x.sum(axis=1, keepdims=True), normal(2, 3)),
+    case("var, correction=0", lambda x: x.var(dim=1, correction=0), normal(2, 3)),
+    case("std, correction=0", lambda x: x.std(correction=0), normal(2, 3)),
+    case("max", lambda x: x.max(), apart(2, 3)),
+    case("max, dim=0", lambda x: x.max(dim=0).values, apart(3, 4)),
+    case("max, dim=-1, keepdim", lambda x: x.max(-1, keepdim=True).values, apart(3, 4)),
+    case("min", lambda x: x.min(), apart(2, 3)),
+    case("min, dim=1", lambda x: x.min(dim=1).values, apart(3, 4)),
+    case("prod", lambda x: x.prod(), normal(2, 3)),
+    case("prod, dim=0", lambda x: x.prod(0), normal(3, 4)),
+    case("prod, keepdim", lambda x: x.prod(dim=-1, keepdim=True), normal(3, 4)),
+    case("prod, a factor is 0", lambda x: x.prod(dim=1), given([[1.5, 0.0, 2.0], [0.0, 0.5, 0.0]])),
+    case("cumsum, dim=0", lambda x: x.cumsum(0), normal(3, 4)),
+    case("cumsum, dim=-1", lambda x: x.cumsum(dim=-1), normal(2, 3, 4)),
+]
+
+# ---- shapes, indices, pieces
+
+SHAPING = [
+    case("reshape", lambda x: x.reshape(4, -1), normal(2, 3, 4)),
+    case("reshape, of a transpose", lambda x: x.T.reshape(3, 4), normal(3, 4)),
+    case("reshape, to no axes", lambda x: x.reshape(()), normal(1, 1)),
+    case("view", lambda x: x.view((6, 4)), normal(2, 3, 4)),
+    case("permute", lambda x: x.permute(2, 0, 1), normal(2, 3, 4)),
+    case("permute, negative", lambda x: x.permute(-1, 0, -2), normal(2, 3, 4)),
+    case("transpose", lambda x: x.transpose(0, -1), normal(2, 3, 4)),
+    case("T", lambda x: x.T, normal(2, 3, 4)),
+    case("squeeze", lambda x: x.squeeze(), normal(1, 3, 1)),
+    case("squeeze, dim", lambda x: x.squeeze(-1), normal(1, 3, 1)),
+    case("squeeze, dim of length 3", lambda x: x.squeeze(1), normal(1, 3, 1)),
+    case("unsqueeze", lambda x: x.unsqueeze(-1), normal(2, 3)),
+    case("expand", lambda x: x.expand(3, 4), normal(3, 1)),
+    case("expand, new axis", lambda x: x.expand(2, -1, 4), normal(3, 1)),
+    case("flatten", lambda x: x.flatten(), normal(2, 3, 4)),
+    case("flatten, from axis 1", lambda x: x.flatten(1), normal(2, 3, 4)),
+    case("flatten, to axis -2", lambda x: x.flatten(0, -2), normal(2, 3, 4)),
+    case("flatten, no axes", lambda x: x.flatten(), normal()),
+    case("getitem, integer", lambda x: x[1], normal(3, 4)),
+    case("getitem, one element", lambda x: x[1, -1], normal(3, 4)),
+    case("getitem, slices", lambda x: x[1:, :2], normal(3, 4)),
+    case("getitem, negative step", lambda x: x[::-2, ::-1], normal(5, 3)),
+    case("getitem, None and ...", lambda x: x[None, ..., 1], normal(2, 3, 4)),
+    case("getitem, empty", lambda x: x[2:2], normal(3, 4)),
+    case("getitem, booleans", lambda x, m: x[m], normal(2, 3), given([[True, False, True], [False, False, True]])),
+    case("getitem, booleans and slice", lambda x, m: x[m, 1:], normal(3, 4), given([True, False, True])),
+    case("getitem, rows", lambda x, i: x[i], normal(3, 4), given([2, 0, 2, 2])),
+    case("getitem, a table of rows", lambda x, i: x[i], normal(3, 4), given([[2, 0], [2, 1]])),
+    case("getitem, one row by two numbers", lambda x, i: x[i], normal(3, 4), given([2, 0, -1])),
+    case("getitem, a number in a tensor", lambda x, i: x[i], normal(3, 4), given(1)),
+    case("getitem, columns", lambda x, i: x[:, i], normal(3, 4), given([1, 1, 0])),
+    case("getitem, pairs", lambda x, i, j: x[i, j], normal(3, 4), given([0, 2, 0]), given([1, 1, 1])),
+    case("getitem, apart", lambda x, i: x[i, 1:, i], normal(3, 4, 3), given([0, 2, 2])),
+    case("getitem, tuples", lambda x: x[(0, 2, 0), (1, 1, 1)], normal(3, 4)),
+    case("gather, dim=0", lambda x, i: x.gather(0, i), normal(3, 2), given([[0, 2], [0, 2], [1, 2], [0, 0]])),
+    case("gather, dim=-1", lambda x, i: x.gather(-1, i), normal(2, 3), given([[1, 1, 0, 1], [2, 2, 2, 0]])),
+    case("gather, fewer rows", lambda x, i: x.gather(1, i), normal(3, 4), given([[3, 0]])),
+    case("split", lambda x: tt.cat(x.split(2)[::-1]), normal(5, 3)),
+    case("split, lengths", lambda x: tt.cat(x.split([1, 3], dim=-1)[::-1], -1), normal(2, 4)),
+    case("split, one piece", lambda x: x.split(2, dim=1)[1], normal(2, 5)),
+    case("chunk", lambda x: tt.cat(x.chunk(2, dim=1)[::-1], 1), normal(2, 5)),
+    case("cat", lambda x, y: tt.cat([x, y]), normal(2, 3), normal(1, 3)),
+    case("cat, dim=-1", lambda x, y, z: tt.cat((x, y, z), dim=-1), normal(2, 3), normal(2, 1), normal(2, 2)),
+    case("cat, with itself", lambda x: tt.cat([x, x], dim=1), normal(2, 3)),
+    case("stack", lambda x, y: tt.stack([x, y]), normal(2, 3), normal(2, 3)),
+    case("stack, dim=-1", lambda x, y: tt.stack([x, y], dim=-1), normal(2, 3), normal(2, 3)),
+    case("clone", lambda x: x.clone(), normal(2, 3)),
+]
+
+# ---- activations
+
+WIDE = (-7.0, -5.0, -3.0, -1.0, -0.4, -0.1, 0.2, 0.45, 0.5, 1.5, 3.9, 4.1, 6.5)
+ACTIVATIONS = [
+    case("relu", tt.relu, apart(3, 4)),
+    case("sigmoid", tt.sigmoid, given(WIDE)),
+    case("activations.tanh", activations.tanh, normal(3)),
+    case("erf", tt.erf, given(WIDE)),
+    twins("silu", tt.silu, activations.silu_composed, given(WIDE)),
+    twins("gelu", tt.gelu, activations.gelu_composed, given(WIDE)),
+    twins("gelu, tanh", tt.gelu, activations.gelu_composed, given(WIDE), approximate="tanh"),
+] + [
+    twins(f"{fused.__name__}, {what}", fused, composed, maker, dim=dim)
+    for fused, composed in [
+        (tt.softmax, activations.softmax_composed),
+        (tt.log_softmax, activations.log_softmax_composed),
+    ]
+    for what, maker, dim in [
+        ("dim=-1", normal(2, 3, 4), -1),
+        ("dim=0", normal(3, 4), 0),
+        ("dim=1", normal(2, 3, 4), 1),
+        ("too large for exp", lambda rng: 1000 + rng.standard_normal((3, 4)), -1),
+        ("too small for exp", lambda rng: rng.standard_normal((3, 4)) - 1000, 0),
+    ]
+]
+
+# ---- layers
+
+LAYERS = [
+    twins("linear", tt.linear, layers.linear_composed, normal(3, 4), normal(2, 4), normal(2)),
+    twins("linear, no bias", tt.linear, layers.linear_composed, normal(3, 4), normal(2, 4)),
+    twins("linear, 1-D", tt.linear, layers.linear_composed, normal(4), normal(2, 4), normal(2)),
+    twins("linear, 3-D", tt.linear, layers.linear_composed, normal(2, 3, 4), normal(5, 4), normal(5)),
+    case("linear, by name", lambda x, w, b: tt.linear(x, bias=b, weight=w), normal(2, 3, 4), normal(5, 4), normal(5)),
+    case("dropout", lambda x: tt.dropout(x, 0.4, generator=tt.Generator(0)), normal(4, 5)),
+    case("dropout, all", lambda x: tt.dropout(x, 1.0, generator=tt.Generator(0)), normal(3)),
+    twins("embedding", tt.embedding, embeddings.embedding_composed, given([[3, 0, 3], [1, 3, 0]]), normal(4, 5)),
+    twins("embedding, no axes", tt.embedding, embeddings.embedding_composed, given(2), normal(4, 5)),
+    case(
+        "embedding, padding_idx",
+        # the row that stands for padding is held at 0, as its gradient is set to 0 by decree
+        lambda ids, pad, weight: tt.embedding(ids, weight.masked_fill(pad, 0.0), padding_idx=3),
+        given([[3, 0, 3], [1, 3, 0]]),
+        given([[False], [False], [False], [True]]),
+        normal(4, 5),
+    ),
+    twins("layer_norm", tt.layer_norm, transformers.layer_norm_composed, normal(2, 3, 4), normalized_shape=(4,)),
+    twins(
+        "layer_norm, 2 axes", tt.layer_norm, transformers.layer_norm_composed, normal(2, 3, 4), normalized_shape=(3, 4)
+    ),
+    Case(
+        "layer_norm, weight and bias",
+        lambda x, w, b: tt.layer_norm(x, (4,), w, b),
+        (normal(2, 3, 4), normal(4), normal(4)),
+        lambda x, w, b: transformers.layer_norm_composed(x, (4,), w, b),
+    ),
+    Case(
+        "layer_norm, 2 axes, weight and bias, eps",
+        lambda x, w, b: tt.layer_norm(x, (3, 4), w, b, eps=0.5),
+        (normal(2, 3, 4), normal(3, 4), normal(3, 4)),
+        lambda x, w, b: transformers.layer_norm_composed(x, (3, 4), w, b, eps=0.5),
+    ),
+    Case(
+        "layer_norm, weight alone",
+        lambda x, w: tt.layer_norm(x, (4,), w),
+        (normal(3, 4), normal(4)),
+        lambda x, w: transformers.layer_norm_composed(x, (4,), w),
+    ),
+    Case(
+        "layer_norm, bias alone",
+        lambda x, b: tt.layer_norm(x, (4,), bias=b),
+        (normal(3, 4), normal(4)),
+        lambda x, b: transformers.layer_norm_composed(x, (4,), bias=b),
+    ),
+]
+
+# ---- losses
+
+REDUCED = ("mean", "sum", "none")
+TARGETS = given([2, 0, 4, 2, 1, 0])
+LOSSES = [
+    made
+    for how in REDUCED
+    for made in [
+        case(f"mse_loss, {how}", partial(tt.mse_loss, reduction=how), normal(3, 4), normal(3, 4)),
+        case(
+            f"binary_cross_entropy, {how}",
+            partial(tt.binary_cross_entropy, reduction=how),
+            probabilities(3, 4),
+            probabilities(3, 4),
+        ),
+        case(
+            f"binary_cross_entropy_with_logits, {how}",
+            partial(tt.binary_cross_entropy_with_logits, reduction=how),
+            normal(3, 4),
+            probabilities(3, 4),
+        ),
+        twins(
+            f"cross_entropy, {how}",
+            tt.cross_entropy,
+            losses.cross_entropy_composed,
+            normal(6, 5),
+            TARGETS,
+            reduction=how,
+        ),
+        twins(
+            f"cross_entropy, ignore_index, {how}",
+            tt.cross_entropy,
+            losses.cross_entropy_composed,
+            normal(6, 5),
+            TARGETS,
+            reduction=how,
+            ignore_index=2,
+        ),
+        case(f"cross_entropy, (C,), {how}", partial(tt.cross_entropy, reduction=how), normal(5), given(3)),
+        case(
+            f"cross_entropy, (N, C, d), {how}",
+            partial(tt.cross_entropy, reduction=how),
+            normal(2, 3, 4),
+            given([[0, 2, 1, -100], [1, 1, 2, 0]]),
+        ),
+    ]
+] + [
+    twins(
+        "cross_entropy, too large for exp",
+        tt.cross_entropy,
+        losses.cross_entropy_composed,
+        lambda rng: 1000 + rng.standard_normal((6, 5)),
+        TARGETS,
+    ),
+]
+
+# ---- attention
+
+SEES_NOTHING = given([[True, False, True, True, False], [False] * 5, [True] * 5])  # the second of three queries
+HEADS = (normal(2, 2, 3, 4), normal(2, 2, 5, 4), normal(2, 2, 5, 6))
+
+
+def attend(name, *makers, **settings):
+    return twins(
+        f"scaled_dot_product_attention, {name}",
+        tt.scaled_dot_product_attention,
+        attention.scaled_dot_product_attention_composed,
+        *makers,
+        **settings,
+    )
+
+
+def with_dropout(function):
+    return lambda q, k, v: function(q, k, v, dropout_p=0.4, is_causal=True, generator=tt.Generator(0))
+
+
+ATTENTION = [
+    attend("plain", *HEADS),
+    attend("one head", normal(3, 4), normal(5, 4), normal(5, 6)),
+    attend("causal", normal(2, 4, 3), normal(2, 4, 3), normal(2, 4, 3), is_causal=True),
+    attend("causal, 3 queries and 5 keys", *HEADS, is_causal=True),
+    attend("boolean mask", *HEADS, SEES_NOTHING),
+    attend("boolean mask and causal", *HEADS, SEES_NOTHING, is_causal=True),
+    attend("float mask", *HEADS, normal(3, 5)),
+    attend("float mask, broadcast", *HEADS, normal(2, 1, 1, 5), is_causal=True),
+    attend("float mask, too large for exp", *HEADS, lambda rng: 1000 + rng.standard_normal((3, 5)), is_causal=True),
+    attend("one key and value for all heads", normal(2, 2, 3, 4), normal(2, 1, 5, 4), normal(5, 6)),
+    attend("one query for the batch", normal(1, 2, 3, 4), normal(2, 2, 5, 4), normal(2, 2, 5, 6)),
+    attend("scale", *HEADS, scale=0.3),
+    Case(
+        "scaled_dot_product_attention, dropout",
+        with_dropout(tt.scaled_dot_product_attention),
+        HEADS,
+        with_dropout(attention.scaled_dot_product_attention_composed),
+    ),
+    case("split_heads", lambda x: attention.split_heads(x, 2), normal(2, 3, 4)),
+    case("join_heads", lambda x: attention.join_heads(x), normal(2, 2, 3, 4)),
+]
+
+CASES = [
+    *ARITHMETIC, *MATMULS, *EINSUMS, *REDUCTIONS, *SHAPING, *ACTIVATIONS, *LAYERS, *LOSSES, *ATTENTION
+]  # fmt: skip
+
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+each_twin = pytest.mark.parametrize("case", [case for case in CASES if case.composed], ids=lambda case: case.name)

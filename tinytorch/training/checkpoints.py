@@ -1,0 +1,166 @@
+"""Checkpoints: folders that are whole or not there, from which training goes on."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from tqdm.auto import tqdm
+
+from ..layers import require_positive
+
+FORMAT = "tinytorch checkpoint 1"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that is missing, torn, or of something else."""
+
+
+class Checkpoints:
+    """A folder of checkpoints `step-00000100/`: the newest `keep`, and the best.
+
+    Each holds `state.json` and the arrays of `state.safetensors`, is written beside, synced to disk and renamed, and
+    carries checksums: an interruption leaves the old ones and at most a folder that is never taken for a checkpoint.
+    """
+
+    def __init__(self, folder, keep=3):
+        require_positive(keep=keep)
+        self.folder, self.keep = Path(folder), keep
+
+    def list(self):
+        """The checkpoints' folders, oldest first, whether or not they are whole."""
+        return sorted(self.folder.glob("step-????????"))
+
+    def save(self, step, arrays, state, score=None):
+        """Write the checkpoint of `step` and remove those no longer needed. Returns its folder.
+
+        arrays: {name: array}; state: what JSON can hold; score: lower is better, None does not compete for the best.
+        Checkpoints of later steps are removed: they belong to a path that was left by going back.
+        """
+        tensors = safetensors.numpy.save({name: np.array(array, order="C") for name, array in arrays.items()})
+        content = json.dumps({"step": step, "score": score, "arrays_sha256": _sha256(tensors), "state": state})
+        outer = json.dumps({"format": FORMAT, "sha256": _sha256(content.encode()), "content": content})
+        final = self.folder / f"step-{step:08d}"
+        beside = self.folder / f".writing-{step:08d}"
+        try:
+            shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
+            beside.mkdir(parents=True)
+            _write(beside / "state.safetensors", tensors)
+            _write(beside / "state.json", outer.encode())
+            _sync(beside)
+            if final.exists():  # torn, or of a path that was left by going back
+                _discard(final)
+            os.replace(beside, final)
+            _sync(self.folder)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        self._remove_others(final)
+        return final
+
+    def _remove_others(self, newest):
+        """Remove what `keep` does not cover, and all that was left half written or half removed."""
+        wanted = {*[folder for folder in self.list() if folder <= newest][-self.keep :], self.best(until=newest)}
+        for folder in self.list():
+            if folder not in wanted:
+                _discard(folder)
+        for leftover in self.folder.glob(".writing-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def set_aside(self):
+        """Move the checkpoints of an earlier run to `<folder>-previous`: no run is resumed from another's."""
+        if self.list():
+            names = (f"{self.folder.name}-previous{n}" for n in itertools.chain([""], itertools.count(2)))
+            previous = next(p for p in map(self.folder.with_name, names) if not p.exists())
+            previous.mkdir()
+            for folder in self.list():
+                os.replace(folder, previous / folder.name)
+
+    def best(self, until=None):
+        """The folder of the checkpoint with the lowest score, or None; `until` leaves out those of later steps."""
+        scored = []
+        for folder in self.list():
+            with contextlib.suppress(CheckpointError):
+                score = _read_state(folder)["score"]
+                if score is not None and not math.isnan(score) and (until is None or folder <= until):
+                    scored.append((score, folder))
+        return min(scored)[1] if scored else None
+
+    def load(self, folder=None):
+        """(arrays, state) of a checkpoint: the given one, or the newest whole one, and says so if it is not the last.
+
+        Raises CheckpointError where there is none.
+        """
+        if folder is not None:
+            return _read(Path(folder))
+        torn = []
+        for candidate in reversed(self.list()):
+            try:
+                found = _read(candidate)
+            except CheckpointError as error:
+                torn.append(str(error))
+                continue
+            if torn:
+                tqdm.write(f"{' '.join(torn)} Going on from {candidate.name} instead.")
+            return found
+        raise CheckpointError(f"No checkpoint to load in {self.folder}. {' '.join(torn)}".rstrip())
+
+
+def _read_state(folder):
+    try:
+        outer = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        content, checksum = str(outer["content"]), outer["sha256"]
+        if outer["format"] != FORMAT:
+            raise KeyError(outer["format"])
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} is not a whole checkpoint of tinytorch ({error!r}).") from error
+    if _sha256(content.encode()) != checksum:
+        raise CheckpointError(f"{folder} is damaged: state.json does not match its checksum.")
+    return json.loads(content)
+
+
+def _read(folder):
+    content = _read_state(folder)
+    try:
+        tensors = (folder / "state.safetensors").read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{folder} is not a whole checkpoint of tinytorch ({error!r}).") from error
+    if _sha256(tensors) != content["arrays_sha256"]:
+        raise CheckpointError(f"{folder} is damaged: state.safetensors does not match its checksum.")
+    return safetensors.numpy.load(tensors), content["state"]
+
+
+def _sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def _discard(folder):
+    """Remove a checkpoint. Renamed first: what is half removed must not look like one."""
+    removing = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(removing, ignore_errors=True)
+    os.replace(folder, removing)
+    shutil.rmtree(removing, ignore_errors=True)
+
+
+def _write(path, data):
+    """Write bytes, and wait until they are on the disk."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder):
+    """Wait until the names in a folder are on the disk (Windows has no way to ask for that)."""
+    if os.name != "nt":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,324 @@
+"""The training loop."""
+
+import contextlib
+import math
+import signal
+import threading
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from .. import device as devices
+from ..autograd import no_grad
+from ..layers import evaluating, require_positive
+from ..optimizers import clip_grad_norm_
+from .checkpoints import CheckpointError
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C during training, after the step was finished and saved."""
+
+
+class Trainer:
+    """Trains a model: batches, gradients, clipping, schedule, evaluation, checkpoints, a progress bar.
+
+    loss_fn(model, batch) returns the mean loss of a batch, or (mean loss, weight) where batches differ in how much they
+    hold (for example in the number of tokens that are not padding).
+    accumulate: batches per step, whose gradients add up to that of one large batch.
+    clip_norm: the largest joint length of the gradients. schedule: stepped after every step.
+    eval_loader, eval_every: held-out loss every so many steps and at the end.
+    checkpoints, checkpoint_every: where and how often to save; also saved at the end and at Ctrl-C.
+    `history` is a dict of lists: step, loss, lr, grad_norm, and eval_step, eval_loss.
+    Raises ValueError for settings out of range.
+    """
+
+    def __init__(
+        self,
+        model,
+        optimizer,
+        train_loader,
+        loss_fn,
+        *,
+        schedule=None,
+        accumulate=1,
+        clip_norm=None,
+        eval_loader=None,
+        eval_every=None,
+        checkpoints=None,
+        checkpoint_every=None,
+    ):
+        require_positive(accumulate=accumulate)
+        if eval_every is not None:
+            require_positive(eval_every=eval_every)
+            if eval_loader is None:
+                raise ValueError(f"eval_every={eval_every} needs an eval_loader to evaluate on.")
+        if checkpoint_every is not None:
+            require_positive(checkpoint_every=checkpoint_every)
+            if checkpoints is None:
+                raise ValueError(f"checkpoint_every={checkpoint_every} needs checkpoints=Checkpoints(folder).")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ValueError(f"Trainer needs clip_norm above 0, but got {clip_norm}. None does not clip.")
+        self.model, self.optimizer, self.loss_fn = model, optimizer, loss_fn
+        self.schedule, self.accumulate, self.clip_norm = schedule, accumulate, clip_norm
+        self.eval_loader, self.eval_every = eval_loader, eval_every
+        self.checkpoints, self.checkpoint_every = checkpoints, checkpoint_every
+        self.step = 0
+        self.history = {name: [] for name in ("step", "loss", "lr", "grad_norm", "eval_step", "eval_loss")}
+        self.train_loader = train_loader
+
+    @property
+    def train_loader(self):
+        return self._feed.loader
+
+    @train_loader.setter
+    def train_loader(self, loader):
+        self._feed = _Feed(loader)
+
+    def fit(self, steps):
+        """Train until step number `steps`, counted from the very first. Returns the history.
+
+        Raises FloatingPointError where the loss or a gradient is no longer finite, TrainingInterrupted at Ctrl-C.
+        """
+        if self.checkpoints is not None:
+            if self.step == 0:
+                self.checkpoints.set_aside()
+            self.checkpoints.folder.mkdir(parents=True, exist_ok=True)  # an unwritable place shows now, not hours later
+        devices.keep_freed_memory()
+        self.model.train()
+        with (
+            _held_interrupt() as interrupted,
+            tqdm(total=steps, initial=self.step, desc="training", unit="step", disable=None, leave=False) as bar,
+        ):
+            while self.step < steps:
+                loss = self._train_step()
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                bar.update()
+                last = self.step >= steps
+                if self.eval_loader is not None and (last or _is_due(self.eval_every, self.step)):
+                    self.history["eval_step"].append(self.step)
+                    self.history["eval_loss"].append(self.evaluate(self.eval_loader))
+                stop = interrupted.is_set()
+                if last or stop or _is_due(self.checkpoint_every, self.step):
+                    self.save()
+                if stop and not last:
+                    raise TrainingInterrupted(
+                        f"Stopped by Ctrl-C after step {self.step} of {steps}. {self._how_to_resume()}"
+                    )
+        return self.history
+
+    def evaluate(self, loader):
+        """The mean loss over a loader, in evaluation mode and without gradients. Raises ValueError without batches."""
+        with evaluating(self.model), no_grad():
+            pairs = [self._loss(batch) for batch in loader]
+        if not pairs:
+            raise ValueError("evaluate needs at least one batch, but the loader gave none.")
+        return sum(loss.item() * weight for loss, weight in pairs) / sum(weight for _, weight in pairs)
+
+    # ---- one step
+
+    def _loss(self, batch):
+        """The mean loss of a batch, and its weight as a Python number."""
+        result = self.loss_fn(self.model, batch)
+        loss, weight = result if isinstance(result, tuple) else (result, 1)
+        if not 0 < float(weight) < math.inf:
+            raise ValueError(f"loss_fn needs to return a weight above 0 with the mean loss, but it was {weight}.")
+        return loss, float(weight)
+
+    def _train_step(self):
+        self.model.zero_grad()
+        self.optimizer.zero_grad()
+        total = weights = 0.0
+        for _ in range(self.accumulate):
+            loss, weight = self._loss(next(self._feed))
+            self._require_finite("loss", loss.item())
+            loss.backward(np.full_like(loss.data, weight))
+            total, weights = total + loss.item() * weight, weights + weight
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        for parameter in parameters:
+            parameter.grad.data /= weights
+        norm = clip_grad_norm_(parameters, self.clip_norm or math.inf).item()
+        self._require_finite("gradient", norm)
+        row = {
+            "step": self.step + 1,
+            "loss": total / weights,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "grad_norm": norm,
+        }
+        self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+        self.step += 1
+        for name, value in row.items():
+            self.history[name].append(value)
+        return row["loss"]
+
+    def _require_finite(self, what, value):
+        if math.isfinite(value):
+            return
+        broken = [name for name, p in self.model.named_parameters() if not bool(np.all(np.isfinite(p.data)))]
+        lr = self.optimizer.param_groups[0]["lr"]
+        if self.step == 0:
+            cause = "At the first step the cause is in the data (NaN, infinity) or in the loss (log or division by 0)."
+        elif broken or self.history["grad_norm"][-1] > 10 or lr > 0.1:
+            cause = (
+                f"The last gradient norm was {self.history['grad_norm'][-1]:.3g} at a learning rate of {lr:.3g}: most "
+                "likely the rate is too high. Lower it, warm up, or set clip_norm=1.0."
+            )
+        else:
+            cause = "Training was calm until here: look for NaN, infinity or a rare extreme in this batch."
+        raise FloatingPointError(f"The {what} became {value} at step {self.step + 1}. {cause} {self._how_to_resume()}")
+
+    # ---- stopping and going on
+
+    def _how_to_resume(self):
+        if self.checkpoints is None:
+            return "Nothing was saved: give the Trainer checkpoints=Checkpoints(folder)."
+        saved = self.checkpoints.list()
+        if not saved:
+            return "Nothing was saved yet: set checkpoint_every lower to lose less."
+        return f"Saved in {saved[-1]}: call resume() before fit(), or run the script with --resume."
+
+    def _generators(self):
+        """Every source of randomness that training draws from, each once: attributes called `generator`."""
+        places = [self.train_loader, self.eval_loader, *self.model.modules()]
+        found = [devices.default_generator, *(getattr(place, "generator", None) for place in places)]
+        return list({id(generator): generator for generator in found if generator is not None}.values())
+
+    def save(self):
+        """Write a checkpoint of this very moment, if the trainer has a place for it."""
+        if self.checkpoints is None:
+            return
+        optimizer = self.optimizer.state_dict()
+        arrays = {f"model.{name}": devices.to_numpy(tensor.data) for name, tensor in self.model.state_dict().items()}
+        counts = {}
+        for number, entries in optimizer["state"].items():
+            counts[number] = entries.pop("step")
+            arrays.update({f"optimizer.{number}.{name}": devices.to_numpy(array) for name, array in entries.items()})
+        state = {
+            "step": self.step,
+            "history": self.history,
+            "kinds": self._kinds(),
+            "optimizer": {"steps": counts, "param_groups": optimizer["param_groups"]},
+            "schedule": self.schedule.state_dict() if self.schedule is not None else None,
+            "feed": self._feed.state_dict(),
+            "generators": [generator.get_state() for generator in self._generators()],
+        }
+        evaluated = self.history["eval_step"][-1:] == [self.step]
+        self.checkpoints.save(self.step, arrays, state, self.history["eval_loss"][-1] if evaluated else None)
+
+    def _kinds(self):
+        """What a checkpoint must agree with, besides names and shapes, to be resumed."""
+        return {
+            "optimizer": type(self.optimizer).__name__,
+            "schedule": type(self.schedule).__name__,
+            "number of generators": len(self._generators()),
+            "number of batches in a pass": len(self.train_loader) if hasattr(self.train_loader, "__len__") else None,
+        }
+
+    def resume(self, folder=None):
+        """Go back to a checkpoint, the newest whole one unless `folder` names another. Returns its step.
+
+        What follows is bit for bit what would have followed without the stop, on the same machine and settings.
+        Raises CheckpointError, and changes nothing, where there is none or where it belongs to another training.
+        """
+        if self.checkpoints is None:
+            raise CheckpointError(
+                "This Trainer has no checkpoints to resume from. Give it checkpoints=Checkpoints(folder)."
+            )
+        arrays, state = self.checkpoints.load(folder)
+        if not isinstance(state, dict) or "kinds" not in state:
+            raise CheckpointError("The checkpoint was not written by a Trainer.")
+        for what, kind in self._kinds().items():
+            if state["kinds"][what] != kind:
+                raise CheckpointError(
+                    f"The checkpoint belongs to another training: its {what} is {state['kinds'][what]}, not {kind}."
+                )
+        model, optimizer = _split_arrays(arrays, state["optimizer"])
+        try:
+            self.optimizer.check_state_dict(optimizer)
+            if self.schedule is not None:
+                self.schedule.check_state_dict(state["schedule"])
+            self.model.load_state_dict(model)
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"The checkpoint belongs to another training. {error}") from error
+        self.optimizer.load_state_dict(optimizer)
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self._feed.load_state_dict(state["feed"])
+        for generator, saved in zip(self._generators(), state["generators"]):
+            generator.set_state(saved)
+        self.step, self.history = state["step"], state["history"]
+        return self.step
+
+
+def _is_due(every, step):
+    return every is not None and step % every == 0
+
+
+def _split_arrays(arrays, optimizer):
+    """The state dicts of model and optimizer from a checkpoint's arrays and what it says of the optimizer."""
+    model, state = {}, {int(number): {"step": step} for number, step in optimizer["steps"].items()}
+    for name, array in arrays.items():
+        kind, _, name = name.partition(".")
+        if kind == "model":
+            model[name] = array
+        else:
+            number, _, name = name.partition(".")
+            state[int(number)][name] = array
+    return model, {"state": state, "param_groups": optimizer["param_groups"]}
+
+
+class _Feed:
+    """Batches without end, pass after pass over a loader, from a place that can be saved and found again."""
+
+    def __init__(self, loader):
+        self.loader = loader
+        self._begin()
+
+    def _begin(self):
+        """Start a pass at the next batch, remembering the random state that decides its order."""
+        self.began, self.taken, self.passing = None, 0, None
+
+    def __next__(self):
+        for _ in range(2):  # where one pass has ended, the next begins
+            if self.passing is None:
+                generator = getattr(self.loader, "generator", None)
+                self.began = generator.get_state() if generator is not None else None
+                self.passing = iter(self.loader)
+            for batch in self.passing:
+                self.taken += 1
+                return batch
+            self._begin()
+        raise ValueError("Training needs batches, but the loader gave none. It must give them anew in every pass.")
+
+    def state_dict(self):
+        return {"began": self.began, "taken": self.taken}
+
+    def load_state_dict(self, state):
+        """Take up the pass again: same order, after the batches that were taken. Moves the loader's generator."""
+        self._begin()
+        if state["taken"]:
+            if state["began"] is not None:
+                self.loader.generator.set_state(state["began"])
+            for _ in range(state["taken"]):
+                next(self)
+
+
+@contextlib.contextmanager
+def _held_interrupt():
+    """Ctrl-C inside sets the event that this yields, so that a step is never torn; a second one stops at once."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    def hold(signum, frame):
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+
+    before = signal.signal(signal.SIGINT, hold)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
