@@ -29,7 +29,7 @@ def run(main, description, *, steps, out):
     try:
         status = main(options)
     except KeyboardInterrupt as stopped:
-        print(stopped or "Stopped by Ctrl-C.", file=sys.stderr)
+        print(str(stopped) or "Stopped by Ctrl-C.", file=sys.stderr)
         status = 130
     except (tt.CheckpointError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -43,7 +43,7 @@ def read_options(description, steps, out, argv=None):
     parser.add_argument("--train-only", action="store_true", help="train and report, then stop")
     parser.add_argument("--steps", type=int, help=f"how long to train (default {steps})")
     parser.add_argument("--seed", type=int, help="where the random numbers start (default 0)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to compute (default cpu)")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"where results go (default {out})")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     options = parser.parse_args(argv)
@@ -53,8 +53,8 @@ def read_options(description, steps, out, argv=None):
         parser.error(f"--seed needs 0 or more, but got {options.seed}.")
     try:
         tt.device.check_device(options.device)
-        make_writable(options.out)
         earlier = _earlier_run(options.out) if options.resume else {}
+        make_writable(options.out)
     except (RuntimeError, OSError) as error:
         parser.error(str(error))
     if options.seed not in (None, earlier.get("seed", options.seed)):
