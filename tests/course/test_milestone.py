@@ -106,6 +106,7 @@ def test_the_status_is_1_where_a_gate_is_not_met(score, status, tmp_path, capsys
 
 def test_peak_memory_sees_an_array_that_was_used_and_freed():
     program = """
+import numpy as np
 from tinytorch_course.milestone import peak_memory_mb
 before = peak_memory_mb()
 np.ones(50_000_000 // 8).sum()
