@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 import tinytorch as tt
+from tinytorch_course.milestone import peak_memory_mb
 
 
 class Case(NamedTuple):
@@ -123,15 +124,11 @@ def measure_speed(threads, rounds):
 def measure_memory(framework, case):
     """MB that five steps need at their peak beyond what is held before them."""
     step = training_step(framework, case)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is held
+    before = peak_memory_mb()
     for _ in range(5):
         step()
-    return (_status("VmHWM") - before) / 1e3
-
-
-def _status(name):
-    return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1))
+    return peak_memory_mb() - before
 
 
 def in_new_process(*arguments, threads):
