@@ -44,8 +44,10 @@ from .losses import mse_loss, binary_cross_entropy, binary_cross_entropy_with_lo
 from .losses import MSELoss, BCELoss, BCEWithLogitsLoss, CrossEntropyLoss
 
 # 06 optimizers
-from .optimizers import Optimizer, SGD, Adam, AdamW, clip_grad_norm_
-from .optimizers import LambdaLR, StepLR, LinearLR, CosineAnnealingLR, SequentialLR, warmup_cosine
+from .optimizers import Optimizer, SGD, Adam, AdamW, clip_grad_norm_, decay_groups
+from .optimizers import LambdaLR, StepLR, MultiStepLR, ConstantLR, LinearLR, ExponentialLR, PolynomialLR
+from .optimizers import CosineAnnealingLR, CosineAnnealingWarmRestarts, OneCycleLR, SequentialLR, warmup_cosine
+from .optimizers import ReduceLROnPlateau
 
 # 07 training
 from .training import Trainer, TrainingInterrupted, Checkpoints, CheckpointError, plot_loss

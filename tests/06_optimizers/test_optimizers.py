@@ -594,3 +594,17 @@ def test_a_new_optimizer_is_one_method():
     parameters = as_parameters([np.zeros(3)])
     take_step(Sign(parameters, lr=0.5), parameters, [np.array([-2.0, 0.0, 7.0])])
     assert_array_equal(parameters[0].data, [0.5, 0, -0.5])
+
+
+def test_decay_groups_spare_biases_and_scales():
+    model = tt.Sequential(tt.Linear(3, 4), tt.LayerNorm(4), tt.Linear(4, 2, bias=False))
+    decaying, spared = tt.decay_groups(model, 0.5)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    assert [names[p] for p in decaying["params"]] == ["0.weight", "2.weight"]
+    assert [names[p] for p in spared["params"]] == ["0.bias", "1.weight", "1.bias"]
+    before = {name: p.data.copy() for p, name in names.items()}
+    for parameter in names:
+        parameter.grad = tt.zeros_like(parameter)
+    tt.AdamW([decaying, spared], lr=0.1).step()
+    for parameter, name in names.items():
+        np.testing.assert_allclose(parameter.data, before[name] * (0.95 if "weight" in name and name[0] != "1" else 1))

@@ -38,6 +38,28 @@ CLOSED_FORMS = [
         lambda t: 0.2 + 0.6 * math.cos(math.pi * t / 24) ** 2,
         id="cosine-above-0",
     ),
+    pytest.param(lambda o: tt.ConstantLR(o, 0.25, total_iters=3), lambda t: BASE / (4 if t < 3 else 1), id="constant"),
+    pytest.param(lambda o: tt.ExponentialLR(o, 0.9), lambda t: BASE * math.exp(t * math.log(0.9)), id="exponential"),
+    pytest.param(
+        lambda o: tt.MultiStepLR(o, [7, 3], 0.5), lambda t: BASE / 2 ** ((t >= 3) + (t >= 7)), id="milestones"
+    ),
+    pytest.param(
+        lambda o: tt.PolynomialLR(o, 10, power=2), lambda t: BASE * (max(0, 10 - t) / 10) ** 2, id="polynomial"
+    ),
+    pytest.param(
+        lambda o: tt.CosineAnnealingWarmRestarts(o, 2, T_mult=2, eta_min=0.2),
+        lambda t: 0.2 + 0.6 * math.cos(math.pi / 2 * (t / 2 if t < 2 else (t - 2) / 4 if t < 6 else (t - 6) / 8)) ** 2,
+        id="warm-restarts",
+    ),
+    pytest.param(
+        lambda o: tt.OneCycleLR(o, 2.0, 10, pct_start=0.4, div_factor=4, final_div_factor=5),
+        lambda t: (
+            0.5 + 1.5 * math.sin(math.pi / 6 * t) ** 2
+            if t < 3
+            else 0.1 + 1.9 * math.cos(math.pi / 12 * (min(t, 9) - 3)) ** 2
+        ),
+        id="one-cycle",
+    ),
     pytest.param(
         lambda o: tt.SequentialLR(
             o,
@@ -174,3 +196,87 @@ def test_a_state_for_another_number_of_groups_is_refused():
 def test_a_schedule_without_a_formula_says_what_it_needs():
     with pytest.raises(NotImplementedError, match="LRScheduler needs a method lr_at"):
         tt.optimizers.LRScheduler(sgd())
+
+
+# ---- waiting for progress
+
+
+def plateau_rates(metrics, **settings):
+    optimizer = sgd(1.0)
+    schedule = tt.ReduceLROnPlateau(optimizer, **settings)
+    seen = []
+    for metric in metrics:
+        schedule.step(metric)
+        seen.append(schedule.get_last_lr()[0])
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("settings", "metrics", "expected"),
+    [
+        ({"patience": 1}, [3, 2, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0.1, 0.1, 0.01]),
+        ({"patience": 0, "factor": 0.5}, [3, 3, 2, 2], [1, 0.5, 0.5, 0.25]),
+        ({"patience": 0, "mode": "max"}, [1, 2, 2, 3], [1, 1, 0.1, 0.1]),
+        ({"patience": 0, "cooldown": 2}, [1, 1, 1, 1, 1], [1, 0.1, 0.1, 0.1, 0.01]),
+        ({"patience": 0, "min_lr": 0.3}, [1, 1, 1], [1, 0.3, 0.3]),
+        ({"patience": 0, "threshold": 0.5}, [8, 5, 3], [1, 0.1, 0.1]),
+        ({"patience": 0}, [1, math.nan], [1, 0.1]),
+    ],
+)
+def test_a_plateau_lowers_the_rate(settings, metrics, expected):
+    assert plateau_rates(metrics, **settings) == pytest.approx(expected)
+
+
+def test_a_plateau_is_recognised_across_a_stop():
+    first = tt.ReduceLROnPlateau(sgd(), patience=1)
+    first.step(1.0)
+    first.step(2.0)
+    second = tt.ReduceLROnPlateau(sgd(), patience=1)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    second.step(2.0)
+    assert second.get_last_lr() == pytest.approx([0.1 * BASE])
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"mode": "low"}, "'low'"), ({"factor": 1.0}, "below 1, but got 1")])
+def test_settings_of_a_plateau_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        tt.ReduceLROnPlateau(sgd(), **settings)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ConstantLR", {"factor": 0.5, "total_iters": 4}),
+        ("ExponentialLR", {"gamma": 0.9}),
+        ("MultiStepLR", {"milestones": [3, 5], "gamma": 0.5}),
+        ("PolynomialLR", {"total_iters": 6, "power": 2.0}),
+        ("CosineAnnealingWarmRestarts", {"T_0": 3, "T_mult": 2, "eta_min": 0.1}),
+        ("OneCycleLR", {"max_lr": 1.0, "total_steps": 20}),
+    ],
+)
+def test_rates_are_those_of_pytorch(name, settings):
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=BASE)
+    fixed_momentum = {"cycle_momentum": False} if name == "OneCycleLR" else {}
+    theirs = getattr(torch.optim.lr_scheduler, name)(optimizer, **settings, **fixed_momentum)
+    expected = []
+    for _ in range(20):
+        expected.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    assert rates(getattr(tt, name)(sgd(), **settings), 19) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("settings", [{"patience": 1}, {"patience": 0, "cooldown": 2, "mode": "max", "factor": 0.7}])
+def test_a_plateau_is_that_of_pytorch(settings):
+    torch = pytest.importorskip("torch")
+    metrics = tt.Generator(3).standard_normal(40).round(1).tolist()
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **settings, eps=0)
+    expected = []
+    for metric in metrics:
+        theirs.step(metric)
+        expected.append(optimizer.param_groups[0]["lr"])
+    assert plateau_rates(metrics, **settings) == pytest.approx(expected, rel=1e-9)
