@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tinytorch as tt
-from tinytorch import activations, attention, embeddings, layers, losses, transformers
+from tinytorch import activations, attention, convolutions, embeddings, layers, losses, transformers
 
 
 class Case(NamedTuple):
@@ -89,6 +89,8 @@ ARITHMETIC = [
     case("pow, exponent -0.5", lambda x: x**-0.5, positive(3)),
     case("pow, exponent 0", lambda x: x**0, normal(3)),
     case("pow, base 2", lambda x: 2**x, normal(3)),
+    case("mod", lambda x, y: x % y, normal(3, 4), positive(4)),
+    case("floordiv", lambda x, y: x // y, normal(3, 4), positive(4)),
     case("pow, method", lambda x: x.pow(2), normal(3)),
     case("neg", lambda x: -x, normal(3)),
     case("exp", lambda x: x.exp(), normal(3)),
@@ -231,7 +233,6 @@ WIDE = (-7.0, -5.0, -3.0, -1.0, -0.4, -0.1, 0.2, 0.45, 0.5, 1.5, 3.9, 4.1, 6.5)
 ACTIVATIONS = [
     case("relu", tt.relu, apart(3, 4)),
     case("sigmoid", tt.sigmoid, given(WIDE)),
-    case("activations.tanh", activations.tanh, normal(3)),
     case("erf", tt.erf, given(WIDE)),
     twins("silu", tt.silu, activations.silu_composed, given(WIDE)),
     twins("gelu", tt.gelu, activations.gelu_composed, given(WIDE)),
@@ -316,11 +317,13 @@ LOSSES = [
             probabilities(3, 4),
             probabilities(3, 4),
         ),
-        case(
+        twins(
             f"binary_cross_entropy_with_logits, {how}",
-            partial(tt.binary_cross_entropy_with_logits, reduction=how),
+            tt.binary_cross_entropy_with_logits,
+            losses.binary_cross_entropy_with_logits_composed,
             normal(3, 4),
             probabilities(3, 4),
+            reduction=how,
         ),
         twins(
             f"cross_entropy, {how}",
@@ -400,8 +403,162 @@ ATTENTION = [
     case("join_heads", lambda x: attention.join_heads(x), normal(2, 2, 3, 4)),
 ]
 
+# ---- convolutions, pooling, batch normalisation
+
+IMAGES, FILTERS, BIAS = normal(2, 4, 5, 6), normal(6, 4, 3, 2), normal(6)
+
+
+def convolve(name, *makers, **settings):
+    return twins(f"conv2d, {name}", tt.conv2d, convolutions.conv2d_composed, *makers, **settings)
+
+
+def pools(kind, name, *settings):
+    fused, composed = getattr(tt, f"{kind}_pool2d"), getattr(convolutions, f"{kind}_pool2d_composed")
+
+    def function(pool):
+        return lambda x: pool(x, *settings)
+
+    return Case(f"{kind}_pool2d, {name}", function(fused), (apart(2, 3, 5, 6),), function(composed))
+
+
+def normalises(name, *makers, tracked=True, **settings):
+    """`batch_norm` with running statistics that are made where x lives, and are not inputs: they get no gradient."""
+
+    def function(norm):
+        def of(x, *weights):
+            running = [tt.Tensor(np.full_like(x.data, value, shape=x.shape[1:2])) for value in (0.5, 2.0)]
+            return norm(x, *(running if tracked else (None, None)), *weights, **settings)
+
+        return of
+
+    composed = function(convolutions.batch_norm_composed)
+    return Case(f"batch_norm, {name}", function(tt.batch_norm), makers, composed)
+
+
+CONVOLUTIONS = [
+    convolve("plain", IMAGES, FILTERS),
+    convolve("bias", IMAGES, FILTERS, BIAS),
+    convolve("padding", IMAGES, FILTERS, BIAS, padding=(2, 1)),
+    convolve("same padding", IMAGES, FILTERS, BIAS, padding="same"),
+    convolve("stride", IMAGES, FILTERS, BIAS, stride=2, padding=1),
+    convolve("stride that leaves a rest", IMAGES, FILTERS, stride=(3, 3)),
+    convolve("dilation", IMAGES, FILTERS, BIAS, dilation=2),
+    convolve(
+        "all settings",
+        IMAGES,
+        normal(6, 2, 3, 2),
+        BIAS,
+        stride=(1, 2),
+        padding=(2, 1),
+        dilation=(2, 3),
+        groups=2,
+    ),
+    convolve("depthwise", IMAGES, normal(4, 1, 3, 3), normal(4), padding=1, groups=4),
+    convolve("depthwise, two filters each", IMAGES, normal(8, 1, 3, 3), padding=1, groups=4),
+    convolve("1 x 1", IMAGES, normal(6, 4, 1, 1), BIAS),
+    convolve("one image, one channel", normal(1, 1, 3, 3), normal(1, 1, 3, 3), normal(1)),
+    case("conv1d", tt.conv1d, normal(2, 4, 7), normal(6, 4, 3), BIAS),
+    case(
+        "conv1d, all settings",
+        partial(tt.conv1d, stride=2, padding=3, dilation=2, groups=2),
+        normal(2, 4, 7),
+        normal(6, 2, 3),
+        BIAS,
+    ),
+    case("conv1d, same padding", partial(tt.conv1d, padding="same", groups=4), normal(2, 4, 7), normal(4, 1, 4)),
+]
+
+POOLS = [
+    made
+    for kind in ("max", "avg")
+    for made in [
+        pools(kind, "plain", 2),
+        pools(kind, "a window for each axis", (3, 2)),
+        pools(kind, "overlap", 3, 1),
+        pools(kind, "gaps", 2, 3),
+        pools(kind, "padding", (2, 3), (1, 2), 1),
+        pools(kind, "1 x 1", 1),
+        case(f"{kind}_pool1d", partial(getattr(tt, f"{kind}_pool1d"), kernel_size=2), apart(2, 3, 5)),
+        case(
+            f"{kind}_pool1d, padding",
+            partial(getattr(tt, f"{kind}_pool1d"), kernel_size=3, stride=2, padding=1),
+            apart(2, 3, 5),
+        ),
+    ]
+]
+
+BATCH_NORMS = [
+    normalises("no running statistics, eps", normal(2, 3, 4), normal(3), training=True, tracked=False, eps=0.5),
+] + [
+    normalises(f"{what}, {name}", *makers, training=training)
+    for training, what in ((True, "training"), (False, "evaluation"))
+    for name, makers in {
+        "plain": [normal(5, 3)],
+        "weight": [normal(5, 3), normal(3)],
+        "weight and bias": [normal(5, 3), normal(3), normal(3)],
+        "signals": [normal(3, 4, 5), normal(4), normal(4)],
+        "images": [normal(2, 3, 4, 5), normal(3), normal(3)],
+    }.items()
+]
+
+# ---- rotary positions, heads that share keys, windows, and the rest of a Llama
+
+GROUPED = (normal(2, 4, 3, 4), normal(2, 2, 5, 4), normal(2, 2, 5, 6))  # four query heads, two key heads
+SQUARE = (normal(2, 5, 4), normal(2, 5, 4), normal(2, 5, 3))
+TURNED = (normal(2, 3, 5, 6), normal(5, 3), normal(5, 3))
+
+
+def grouped(function):
+    """Dropout of weights in four heads, so that the kept ones must meet the right keys."""
+    return lambda q, k, v: function(q, k, v, dropout_p=0.4, enable_gqa=True, generator=tt.Generator(0))
+
+
+LLAMA = [
+    twins("rotary, halves", tt.rotary, embeddings.rotary_composed, *TURNED),
+    twins("rotary, neighbours", tt.rotary, embeddings.rotary_composed, *TURNED, interleaved=True),
+    twins("rotary, no other axes", tt.rotary, embeddings.rotary_composed, normal(3, 4), normal(3, 2), normal(3, 2)),
+    twins(
+        "rotary, angles of each sequence",
+        tt.rotary,
+        embeddings.rotary_composed,
+        normal(2, 3, 5, 4),
+        normal(2, 1, 5, 2),
+        normal(2, 1, 1, 2),
+    ),
+    attend("grouped", *GROUPED, enable_gqa=True),
+    attend("grouped, causal", *GROUPED, enable_gqa=True, is_causal=True),
+    attend("grouped, boolean mask", *GROUPED, SEES_NOTHING, enable_gqa=True),
+    attend("grouped, float mask per head", *GROUPED, normal(2, 4, 3, 5), enable_gqa=True),
+    attend("grouped, float mask per sequence", *GROUPED, normal(2, 1, 1, 5), enable_gqa=True, is_causal=True),
+    attend("grouped, one key head", normal(2, 3, 2, 4), normal(2, 1, 5, 4), normal(2, 1, 5, 6), enable_gqa=True),
+    attend("grouped, without a batch", normal(4, 3, 2), normal(2, 3, 2), normal(2, 3, 2), enable_gqa=True, scale=2.0),
+    attend("grouped, as many key heads", *HEADS, enable_gqa=True),
+    Case(
+        "scaled_dot_product_attention, grouped, dropout",
+        grouped(tt.scaled_dot_product_attention),
+        GROUPED,
+        grouped(attention.scaled_dot_product_attention_composed),
+    ),
+    attend("window of 1", *SQUARE, is_causal=True, window=1),
+    attend("window of 3", *SQUARE, is_causal=True, window=3),
+    attend("window beyond all keys", *SQUARE, is_causal=True, window=9),
+    attend("window and boolean mask", *SQUARE, given(np.tri(5, dtype=bool)[::-1]), is_causal=True, window=2),
+    attend("window, 5 queries and 2 keys", normal(5, 4), normal(2, 4), normal(2, 3), is_causal=True, window=2),
+    attend("window, grouped", *GROUPED, enable_gqa=True, is_causal=True, window=2),
+    twins("rms_norm", tt.rms_norm, transformers.rms_norm_composed, normal(2, 3, 4), normalized_shape=(4,)),
+    twins("rms_norm, 2 axes", tt.rms_norm, transformers.rms_norm_composed, normal(2, 3, 4), normalized_shape=(3, 4)),
+    Case(
+        "rms_norm, 2 axes, weight, eps",
+        lambda x, w: tt.rms_norm(x, (3, 4), w, eps=0.5),
+        (normal(2, 3, 4), normal(3, 4)),
+        lambda x, w: transformers.rms_norm_composed(x, (3, 4), w, eps=0.5),
+    ),
+    twins("swiglu", tt.swiglu, transformers.swiglu_composed, given(WIDE), normal(len(WIDE))),
+]
+
 CASES = [
-    *ARITHMETIC, *MATMULS, *EINSUMS, *REDUCTIONS, *SHAPING, *ACTIVATIONS, *LAYERS, *LOSSES, *ATTENTION
+    *ARITHMETIC, *MATMULS, *EINSUMS, *REDUCTIONS, *SHAPING, *ACTIVATIONS, *LAYERS, *LOSSES, *ATTENTION, *CONVOLUTIONS,
+    *POOLS, *BATCH_NORMS, *LLAMA,
 ]  # fmt: skip
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-ATTRIBUTES = {"T", "dtype", "ndim", "shape", "size"}
+ATTRIBUTES = {"T", "dtype", "ndim", "shape", "size", "strides"}
 METHODS = {
     *("all", "any", "argmax", "argmin", "astype", "copy", "cumsum", "dot", "fill", "flatten", "item", "max", "mean"),
     *("min", "nonzero", "prod", "ravel", "repeat", "reshape", "squeeze", "sum", "swapaxes", "take", "transpose"),
@@ -41,7 +41,7 @@ class StrictArray(np.lib.mixins.NDArrayOperatorsMixin):
         return out[0]
 
     def __array_function__(self, function, types, args, kwargs):
-        if function.__name__ in ABSENT or kwargs.keys() & {"where", "initial"}:
+        if function.__name__ in ABSENT or kwargs.keys() & {"where", "initial", "device"}:
             return NotImplemented
         function = getattr(np, function.__name__)  # by name, as CuPy finds its own
         return _wrap(function(*_unwrap(args), **_unwrap(kwargs)))

@@ -50,22 +50,32 @@ from .optimizers import CosineAnnealingLR, CosineAnnealingWarmRestarts, OneCycle
 from .optimizers import ReduceLROnPlateau
 
 # 07 training
-from .training import Trainer, TrainingInterrupted, Checkpoints, CheckpointError, plot_loss
+from .training import Trainer, TrainingInterrupted, Checkpoints, CheckpointError
 
 # 08 dataloader
-from .dataloader import Dataset, TensorDataset, DataLoader
+from .dataloader import Dataset, TensorDataset, Subset, random_split, DataLoader, default_collate
+from .dataloader import Sampler, SequentialSampler, RandomSampler, WeightedRandomSampler, BatchSampler
+
+# 09 convolutions
+from .convolutions import conv1d, conv2d, max_pool1d, max_pool2d, avg_pool1d, avg_pool2d, batch_norm
+from .convolutions import Conv1d, Conv2d, MaxPool1d, MaxPool2d, AvgPool1d, AvgPool2d, BatchNorm1d, BatchNorm2d, Flatten
 
 # 10 tokenization
-from .tokenization import CharTokenizer
+from .tokenization import BPETokenizer, CharTokenizer
 
 # 11 embeddings
-from .embeddings import Embedding, embedding
+from .embeddings import Embedding, embedding, Rotary, rotary, rotary_angles, sinusoidal_positions
 
 # 12 attention
 from .attention import MultiHeadAttention, KVCache, scaled_dot_product_attention
 
 # 13 transformers
-from .transformers import LayerNorm, layer_norm, MLP, Block, GPTConfig, GPT, next_token_loss, complete
+from .transformers import LayerNorm, layer_norm, RMSNorm, rms_norm, MLP, SwiGLU, swiglu, Block, GPTConfig, GPT
+from .transformers import next_token_loss, complete
+
+# looking at it
+from .pictures import GraphPicture, draw_graph
+from .pictures import plot_attention, plot_decision_boundary, plot_loss, show_images
 
 # the seam between NumPy and CuPy
 from .device import Generator, manual_seed

@@ -31,11 +31,6 @@ def stable_sigmoid(x):
     return np.where(x >= 0, 1, e) / (1 + e)
 
 
-def tanh(x):
-    """The hyperbolic tangent."""
-    return x.tanh()
-
-
 def silu_composed(x):
     """x * sigmoid(x)."""
     return x * sigmoid(x)
@@ -168,12 +163,13 @@ def shifted_exp(x, axis=-1, visible=None, out=None):
     """exp(x - shift) of raw arrays, zero where `visible` is false; and the shift, which cancels in every softmax.
 
     The shift keeps exp within range. The usual one, the maximum of each row, is the slowest pass of a softmax. Where
-    no |x| is large, exp is safe without any shift, and two fast passes over all elements tell.
+    no |x| is large, exp is safe without any shift, and two fast passes over all elements tell (on the host: elsewhere
+    asking would wait for the device).
     """
     if x.dtype.kind != "f":
         raise TypeError(f"softmax needs floating point numbers, but got {x.dtype}. Convert them with x.float().")
-    safe = 0.5 * math.log(np.finfo(x.dtype).max)
-    if x.size and x.max() < safe and x.min() > -safe:
+    safe = 0.5 * math.log(np.finfo(x.dtype).max / max(1, x.shape[axis]))  # the sum of a row must fit, too
+    if isinstance(x, np.ndarray) and x.size and x.max() < safe and x.min() > -safe:
         e = np.exp(x, out=out)
         if visible is not None:
             e *= visible

@@ -74,8 +74,13 @@ class Node:
             )
         shared = callable(self.rule)  # one function for all gradients, or one function each
         answers = self.rule(g) if shared else self.rule
-        if not isinstance(answers, tuple):
+        if shared and not isinstance(answers, tuple):
             answers = (answers,)
+        if not isinstance(answers, tuple):
+            raise TypeError(
+                f"'{self.name}' returned a {type(answers).__name__} for its rule. A rule is a function of g, or a "
+                "tuple with one such function per input: return y, lambda g: g * y"
+            )
         if len(answers) < len(self.inputs) and any(edge is not None for edge in self.inputs[len(answers) :]):
             raise RuntimeError(
                 f"The rule of '{self.name}' gives {len(answers)} gradients, but input number {len(answers) + 1} "
@@ -84,8 +89,11 @@ class Node:
         for edge, answer in zip(self.inputs, answers):
             if edge is not None:
                 source, shape, dtype = edge
-                gradient = answer if shared or answer is None else answer(g)
-                yield source, _fit(gradient, shape, dtype, self.name)
+                if not shared and answer is not None:
+                    if not callable(answer):
+                        raise TypeError(f"A rule of '{self.name}' is no function but a {type(answer).__name__}.")
+                    answer = answer(g)
+                yield source, _fit(answer, shape, dtype, self.name)
 
     def free(self):
         """Drop the saved values, so that memory falls while the backward pass goes on."""
@@ -128,6 +136,8 @@ def _fit(gradient, shape, dtype, name):
     """Give a gradient the shape and dtype of its input, or say which rule went wrong."""
     if gradient is None:
         raise RuntimeError(f"The rule of '{name}' returned None for an input that needs a gradient.")
+    if not hasattr(gradient, "ndim") or hasattr(gradient, "grad_fn"):
+        raise TypeError(f"The rule of '{name}' needs to return an array, but returned a {type(gradient).__name__}.")
     if isinstance(gradient, np.generic):  # what NumPy makes of an array without axes
         gradient = np.asarray(gradient)
     if gradient.shape != shape:

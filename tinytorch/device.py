@@ -53,8 +53,10 @@ def to_device(array, device):
 
 
 def to_numpy(array):
-    """The array as a NumPy array in the host's memory."""
-    return array if isinstance(array, np.ndarray) else array.get()
+    """An array of any library, or numbers, as a NumPy array in the host's memory."""
+    if isinstance(array, np.ndarray):
+        return array
+    return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
 def keep_freed_memory():
@@ -109,8 +111,26 @@ class Generator(np.random.Generator):
     def set_state(self, state):
         self.bit_generator.state = state
 
+    def __reduce__(self):  # copies and pickles stay what they are
+        return _generator_in, (self.get_state(),)
+
+
+def _generator_in(state):
+    generator = Generator()
+    generator.set_state(state)
+    return generator
+
 
 default_generator = Generator(0)
+
+
+def generator_or_default(generator):
+    """The generator that was given, or the default one for None."""
+    if generator is None:
+        return default_generator
+    if not isinstance(generator, Generator):
+        raise TypeError(f"generator needs a tinytorch.Generator, for example tt.Generator(0), but got {generator!r}.")
+    return generator
 
 
 def manual_seed(seed):

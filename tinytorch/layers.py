@@ -8,7 +8,7 @@ import numpy as np
 
 from . import activations
 from . import device as devices
-from .tensor import Tensor, op, rand
+from .tensor import Tensor, device_and_dtype, float32, float64, op, rand
 
 MissingAndUnexpected = namedtuple("MissingAndUnexpected", "missing_keys unexpected_keys")
 
@@ -26,6 +26,7 @@ class Module:
     """A function with parameters. Subclasses assign parameters and modules as attributes and define `forward`."""
 
     training = True
+    _buffers = frozenset()  # the names that register_buffer was given
 
     def __call__(self, *args, **kwargs):
         return self.forward(*args, **kwargs)
@@ -40,11 +41,13 @@ class Module:
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
-            elif isinstance(value, (list, tuple)) and any(isinstance(item, Module) for item in value):
-                raise TypeError(
-                    f"{type(self).__name__}.{name} is a {type(value).__name__} of modules, whose parameters would be "
-                    f"missed. Write self.{name} = ModuleList(...)."
-                )
+            elif isinstance(value, (list, tuple, dict)):
+                inside = value.values() if isinstance(value, dict) else value
+                if any(isinstance(item, (Module, Parameter)) for item in inside):
+                    raise TypeError(
+                        f"{type(self).__name__}.{name} is a {type(value).__name__}, and the parameters in it would be "
+                        "missed. Keep modules in a ModuleList, and parameters as attributes of their own."
+                    )
 
     def named_modules(self):
         """Yield (dotted name, module) for this module and all inside it; a shared one comes once."""
@@ -62,25 +65,31 @@ class Module:
     def modules(self):
         return (module for _, module in self.named_modules())
 
+    def register_buffer(self, name, tensor):
+        """Keep a tensor as attribute `name` that is saved and moved with the module, but not learned."""
+        self._buffers |= {name}
+        setattr(self, name, tensor)
+
     def named_buffers(self):
         """Yield (dotted name, tensor) for the tensors that are saved but not learned."""
-        yield from self._named(lambda value: isinstance(value, Tensor) and not isinstance(value, Parameter))
+        yield from ((name, tensor) for name, tensor in self._tensors() if not isinstance(tensor, Parameter))
 
     def named_parameters(self):
         """Yield (dotted name, parameter); a parameter that is shared comes once, under its first name."""
         seen = set()
-        for name, parameter in self._named(lambda value: isinstance(value, Parameter)):
-            if parameter not in seen:
-                seen.add(parameter)
-                yield name, parameter
+        for name, tensor in self._tensors():
+            if isinstance(tensor, Parameter) and tensor not in seen:
+                seen.add(tensor)
+                yield name, tensor
 
     def parameters(self):
         return (parameter for _, parameter in self.named_parameters())
 
-    def _named(self, wanted):
+    def _tensors(self):
+        """Yield (dotted name, tensor) for all parameters and buffers; shared ones come under each of their names."""
         for prefix, module in self._everywhere(""):
             for name, value in vars(module).items():
-                if wanted(value):
+                if isinstance(value, Parameter) or (name in module._buffers and value is not None):
                     yield f"{prefix}.{name}" if prefix else name, value
 
     # ---- changing all of it
@@ -114,18 +123,27 @@ class Module:
 
     def to(self, *wanted, device=None, dtype=None):
         """Move all tensors to a device and floating point tensors to a dtype, in place."""
-        for value in wanted:
-            device, dtype = (value, dtype) if value in ("cpu", "cuda") else (device, value)
-        for _, tensor in self._named(lambda value: isinstance(value, Tensor)):
+        device, dtype = device_and_dtype(wanted, device, dtype)
+        if dtype is not None and np.dtype(dtype).kind != "f":
+            raise TypeError(f"The parameters of a module are floating point numbers, but were asked to be {dtype}.")
+        for _, tensor in self._tensors():
             tensor.data = tensor.detach().to(device=device, dtype=dtype if tensor.dtype.kind == "f" else None).data
             tensor.grad = None
         return self
+
+    def float(self):
+        """Floating point tensors in float32, in place."""
+        return self.to(float32)
+
+    def double(self):
+        """Floating point tensors in float64, in place."""
+        return self.to(float64)
 
     # ---- saving and loading
 
     def state_dict(self):
         """All parameters and buffers by dotted name, sharing memory with the module."""
-        return {name: tensor.detach() for name, tensor in self._named(lambda value: isinstance(value, Tensor))}
+        return {name: tensor.detach() for name, tensor in self._tensors()}
 
     def load_state_dict(self, state_dict, strict=True):
         """Copy tensors (ours, NumPy's or PyTorch's) into the parameters and buffers of the same names.
@@ -133,7 +151,7 @@ class Module:
         Everything is checked before anything is copied. Raises KeyError for missing or unexpected names where
         `strict`, and ValueError for a wrong shape. Returns both lists of names.
         """
-        own = dict(self._named(lambda value: isinstance(value, Tensor)))
+        own = dict(self._tensors())
         given = {name: _to_array(value) for name, value in self.adapt_state_dict(dict(state_dict)).items()}
         missing, unexpected = [n for n in own if n not in given], [n for n in given if n not in own]
         if strict and (missing or unexpected):
@@ -141,10 +159,11 @@ class Module:
                 f"The state dict does not fit {type(self).__name__}: missing {missing or 'nothing'}, unexpected "
                 f"{unexpected or 'nothing'}. Build the module with the same settings, or pass strict=False."
             )
-        for name in own.keys() & given.keys():
+        common = [name for name in own if name in given]
+        for name in common:
             if own[name].shape != given[name].shape:
                 raise ValueError(f"{name} needs shape {own[name].shape}, but the state dict has {given[name].shape}.")
-        for name in own.keys() & given.keys():
+        for name in common:
             own[name].data[...] = devices.to_device(given[name], own[name].device)
         return MissingAndUnexpected(missing, unexpected)
 
@@ -222,7 +241,7 @@ def linear(x, weight, bias=None):
     return y.reshape(*x.shape[:-1], out_features), (
         lambda g: (flat(g) @ weight).reshape(x.shape),
         lambda g: flat(g).T @ rows,
-        lambda g: np.ones(len(rows), g.dtype, like=g) @ flat(g),  # adds up rows faster than np.sum
+        lambda g: np.ones_like(g, shape=(len(rows),)) @ flat(g),  # adds up rows faster than np.sum
     )
 
 
@@ -232,7 +251,7 @@ class Linear(Module):
     Weight (out, in) and bias are drawn from U(-1/sqrt(in), 1/sqrt(in)), as in PyTorch.
     """
 
-    def __init__(self, in_features, out_features, bias=True, generator=None):
+    def __init__(self, in_features, out_features, bias=True, *, generator=None):
         require_positive(in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         bound = 1 / math.sqrt(in_features)
@@ -282,14 +301,14 @@ def require_probability(p):
 
 def dropout_mask(shape, p, dtype, generator=None):
     """A NumPy array with 0 where an element is dropped and 1 / (1 - p) elsewhere."""
-    draws = (generator or devices.default_generator).random(shape, dtype=np.float32)
+    draws = devices.generator_or_default(generator).random(shape, dtype=np.float32)
     return np.multiply(draws >= p, 1 / (1 - p) if p < 1 else 0, dtype=dtype)
 
 
 class Dropout(Module):
     """`dropout` in training, nothing in evaluation. The mask comes from `generator`, or the default one."""
 
-    def __init__(self, p=0.5, generator=None):
+    def __init__(self, p=0.5, *, generator=None):
         require_probability(p)
         self.p = p
         self.generator = generator
@@ -313,7 +332,7 @@ class ModuleList(Module):
 
     def append(self, module):
         if not isinstance(module, Module):
-            raise TypeError(f"{type(self).__name__} holds modules, but got {module!r}. For a function, use its Module.")
+            raise TypeError(f"{type(self).__name__} holds modules, but got {module!r}. Write, for example, ReLU().")
         setattr(self, str(len(self)), module)
         return self
 
@@ -324,7 +343,13 @@ class ModuleList(Module):
         return (child for _, child in self.named_children())
 
     def __getitem__(self, index):
-        return list(self)[index]
+        """One module, or for a slice a container of the same kind."""
+        modules = list(self)
+        return self.of(modules[index]) if isinstance(index, slice) else modules[index]
+
+    @classmethod
+    def of(cls, modules):
+        return cls(modules)
 
 
 class Sequential(ModuleList):
@@ -332,6 +357,10 @@ class Sequential(ModuleList):
 
     def __init__(self, *modules):
         super().__init__(modules)
+
+    @classmethod
+    def of(cls, modules):
+        return cls(*modules)
 
     def forward(self, x):
         for module in self:

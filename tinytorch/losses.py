@@ -15,6 +15,7 @@ def _reduce(losses, reduction):
 
 def _check(name, input, target, reduction):
     _check_reduction(name, reduction)
+    _check_tensors(name, input, target)
     if input.shape != target.shape:
         raise ValueError(
             f"{name} needs input and target of one shape, but got {input.shape} and {target.shape}. "
@@ -27,6 +28,12 @@ def _check(name, input, target, reduction):
 def _check_reduction(name, reduction):
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{name} needs reduction='mean', 'sum' or 'none', but got {reduction!r}.")
+
+
+def _check_tensors(name, *given):
+    for x in given:
+        if not hasattr(x, "dtype"):
+            raise TypeError(f"{name} needs tensors, but got a {type(x).__name__}. Convert it with tt.tensor(...).")
 
 
 def mse_loss(input, target, *, reduction="mean"):
@@ -60,6 +67,11 @@ def _log_above_minus_100(p):
     return np.where(p > 0, np.maximum(np.log(np.where(p > 0, p, 1)), -100), -100).astype(p.dtype)
 
 
+def binary_cross_entropy_with_logits_composed(input, target, *, reduction="mean"):
+    """`binary_cross_entropy_with_logits` in primitive operations: log(1 + exp(x)) - x t, with exp of -|x| alone."""
+    return _reduce(input.maximum(0.0) - input * target + ((-input.abs()).exp() + 1).log(), reduction)
+
+
 def binary_cross_entropy_with_logits(input, target, *, reduction="mean"):
     """`binary_cross_entropy` of sigmoid(input), computed without ever rounding a probability to 0 or 1."""
     _check("binary_cross_entropy_with_logits", input, target, reduction)
@@ -90,6 +102,7 @@ def cross_entropy(input, target, *, ignore_index=-100, reduction="mean"):
     not integers, IndexError for classes out of range.
     """
     _check_reduction("cross_entropy", reduction)
+    _check_tensors("cross_entropy", input, target)
     expected = input.shape[:1] + input.shape[2:] if input.ndim > 1 else ()
     if input.ndim == 0 or target.shape != expected:
         raise ValueError(
@@ -123,7 +136,7 @@ def _cross_entropy(logits, target, *, ignore_index, reduction):
             f"{int(labels.min())} to {int(labels.max())}."
         )
     e, shift = shifted_exp(logits, 1)  # (N, C)
-    total = e @ np.ones(classes, e.dtype, like=e)  # (N,)
+    total = e @ np.ones_like(e, shape=(classes,))  # (N,)
     rows = np.arange(n, like=logits)
     weight = counted.astype(logits.dtype)
     losses = np.where(counted, np.log(total) - (logits[rows, labels] - shift[:, 0]), 0)

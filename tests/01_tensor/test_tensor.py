@@ -1,5 +1,9 @@
 """What a tensor shows and gives away: its repr, its numbers, its memory, and what it refuses to be."""
 
+import copy
+import operator
+import pickle
+
 import numpy as np
 import pytest
 
@@ -168,3 +172,106 @@ class TestIdentity:
     def test_a_number_is_found_among_the_elements(self):
         assert 2 in tt.tensor([1, 2])
         assert 5 not in tt.tensor([1, 2])
+
+
+class TestChangingALeaf:
+    def test_data_takes_a_tensor_as_in_a_hand_written_step(self):
+        p = tt.tensor([1.0, 2.0], requires_grad=True)
+        (p * p).sum().backward()
+        p.data -= 0.5 * p.grad
+        assert isinstance(p.data, np.ndarray)
+        assert p.tolist() == [0.0, 0.0]
+
+    @pytest.mark.parametrize("name", ["iadd", "isub", "imul", "itruediv", "ipow", "imatmul"])
+    def test_a_leaf_with_a_gradient_is_not_replaced_by_an_assignment(self, name):
+        p = tt.ones(2, requires_grad=True)
+        with pytest.raises(RuntimeError, match=r"p.data -= lr \* p.grad"):
+            getattr(operator, name)(p, 2.0)
+
+    def test_a_computed_tensor_may_be_added_to(self):
+        x = tt.ones(2, requires_grad=True)
+        y = x * 2
+        y += x
+        y.sum().backward()
+        assert x.grad.tolist() == [3.0, 3.0]
+
+    def test_integers_cannot_be_asked_for_a_gradient(self):
+        with pytest.raises(TypeError, match="Only floating point tensors have gradients, but this one is int64"):
+            tt.arange(3).requires_grad = True
+
+    def test_a_graph_is_not_cut_by_an_assignment(self):
+        y = tt.ones(2, requires_grad=True) * 2
+        with pytest.raises(RuntimeError, match=r"Use detach\(\)"):
+            y.requires_grad = False
+
+    def test_dtypes_that_no_tensor_has_are_refused(self):
+        with pytest.raises(TypeError, match="was asked for complex64"):
+            tt.ones(2).to("complex64")
+
+
+class TestWhatAUserOfPyTorchTypes:
+    @pytest.mark.parametrize(("method", "dtype"), [("double", "float64"), ("long", "int64"), ("bool", "bool")])
+    def test_dtypes_as_methods(self, method, dtype):
+        x = getattr(tt.tensor([0.0, 1.5]), method)()
+        assert x.dtype == dtype
+        assert x.float().dtype == tt.float32
+
+    def test_a_number_formats_itself(self):
+        assert f"{tt.tensor(1.23456):.2f}" == "1.23"
+        with pytest.raises(TypeError, match="unsupported format string"):
+            format(tt.ones(2), ".2f")
+
+    def test_abs_mod_and_floor_division(self):
+        x = tt.tensor([-5.5, 5.5])
+        assert abs(x).tolist() == [5.5, 5.5]
+        assert (x % 2.0).tolist() == [0.5, 1.5]
+        assert (x // 2.0).tolist() == [-3.0, 2.0]
+
+    @pytest.mark.parametrize("make", [tt.randn, tt.rand])
+    def test_random_numbers_in_float64(self, make):
+        assert make(3, dtype=tt.float64).dtype == tt.float64
+
+    def test_no_grad_needs_no_parentheses(self):
+        @tt.no_grad
+        def double(x):
+            return x * 2
+
+        assert not double(tt.ones(1, requires_grad=True)).requires_grad
+
+    @pytest.mark.parametrize("generator", [0, np.random.default_rng(0)])
+    def test_a_generator_is_one_of_ours(self, generator):
+        with pytest.raises(TypeError, match=r"needs a tinytorch.Generator, for example tt.Generator\(0\)"):
+            tt.randn(2, generator=generator)
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda g: pickle.loads(pickle.dumps(g))])
+    def test_a_copied_generator_goes_on_alike(self, copied):
+        generator = tt.Generator(3)
+        generator.random(5)
+        other = copied(generator)
+        assert isinstance(other, tt.Generator)
+        assert other.random() == generator.random()
+
+
+@pytest.mark.parametrize("apply", [lambda m: tt.ones(2).masked_fill(m, 0.0), lambda m: tt.where(m, 1.0, 0.0)])
+def test_a_mask_of_integers_is_refused(apply):
+    with pytest.raises(TypeError, match="needs a mask of booleans, but got int64"):
+        apply(tt.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_gather_refuses_indices_out_of_range(index):
+    with pytest.raises(IndexError, match=f"from 0 to 1 along axis 1, but got {index} to {index}"):
+        tt.ones(2, 2).gather(1, tt.full((2, 1), index))
+
+
+def test_numpy_functions_point_to_ours():
+    with pytest.raises(TypeError, match=r"np.exp works on arrays. For tensors there is tt.exp, or x.data"):
+        np.exp(tt.ones(2))
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "truediv", "pow", "mod", "floordiv", "lt", "ge", "eq", "ne"])
+def test_an_array_on_the_left_makes_a_tensor(name):
+    x, y = np.array([3.0, 5.0]), np.array([2.0, 5.0])
+    result = getattr(operator, name)(x, tt.tensor(y))
+    assert isinstance(result, tt.Tensor)
+    np.testing.assert_array_equal(result.data, getattr(operator, name)(x, y))

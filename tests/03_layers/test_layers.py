@@ -24,7 +24,7 @@ class Affine(tt.Module):
 
     def __init__(self):
         self.scale = tt.Parameter([1.0, 2.0])
-        self.count = tt.tensor([3, 4])
+        self.register_buffer("count", tt.tensor([3, 4]))
         self.missing = None
         self.shift = tt.Parameter([0.5, -0.5])
         self.name = "affine"
@@ -103,7 +103,7 @@ def test_a_list_of_modules_is_refused_because_its_parameters_would_be_missed(con
         def __init__(self):
             self.parts = container([tt.Linear(2, 2)])
 
-    with pytest.raises(TypeError, match=r"Careless\.parts is a .* of modules.*Write self\.parts = ModuleList"):
+    with pytest.raises(TypeError, match=r"Careless\.parts is a .*missed.*Keep modules in a ModuleList"):
         list(Careless().parameters())
 
 
@@ -325,7 +325,7 @@ def test_append_goes_to_the_end_and_returns_the_list():
 
 @pytest.mark.parametrize("container", [tt.ModuleList, lambda modules: tt.Sequential(*modules)])
 def test_containers_refuse_what_is_no_module(container):
-    with pytest.raises(TypeError, match="Module"):
+    with pytest.raises(TypeError, match="holds modules, but got"):
         container([tt.Linear(2, 2), tt.relu])
 
 
@@ -518,3 +518,49 @@ def test_dropout_refuses_what_is_no_probability(p):
         tt.Dropout(p)
     with pytest.raises(ValueError, match="dropout needs a probability between 0 and 1, but got"):
         tt.dropout(tt.ones(2), p)
+
+
+# ---- buffers and parameters in odd places
+
+
+def test_only_registered_tensors_are_saved():
+    class Watching(tt.Module):
+        def __init__(self):
+            self.register_buffer("seen", tt.zeros(2))
+
+        def forward(self, x):
+            self.last = x
+            return x
+
+    module = Watching()
+    module(tt.ones(3))
+    assert list(module.state_dict()) == ["seen"]
+    assert [name for name, _ in module.named_buffers()] == ["seen"]
+    assert list(tt.Module().state_dict()) == []  # what one module registers is no other's
+
+
+@pytest.mark.parametrize("inside", [[tt.Parameter(np.ones(2))], {"a": tt.ReLU()}, (tt.Linear(1, 1),)])
+def test_parameters_that_would_be_missed_are_refused(inside):
+    module = tt.Module()
+    module.parts = inside
+    with pytest.raises(TypeError, match="the parameters in it would be missed"):
+        list(module.parameters())
+
+
+def test_a_slice_of_a_container_is_a_container():
+    net = tt.Sequential(tt.Linear(2, 3), tt.ReLU(), tt.Linear(3, 1))
+    assert isinstance(net[:2], tt.Sequential)
+    assert net[:2](tt.ones(1, 2)).shape == (1, 3)
+    assert isinstance(tt.ModuleList(net)[1:], tt.ModuleList)
+
+
+def test_parameters_stay_floating_point():
+    with pytest.raises(TypeError, match="were asked to be int64"):
+        tt.Linear(2, 2).to(tt.int64)
+    assert tt.Linear(2, 2).double().weight.dtype == tt.float64
+    assert tt.Linear(2, 2).double().float().weight.dtype == tt.float32
+
+
+def test_a_second_gpu_is_explained():
+    with pytest.raises(ValueError, match="A device is 'cpu' or 'cuda', but got 'cuda:0'"):
+        tt.Linear(2, 2).to("cuda:0")

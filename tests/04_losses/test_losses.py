@@ -353,3 +353,16 @@ def test_nothing_counted_has_no_mean(target):
     labels = tt.tensor(np.array(target, np.int64))
     with pytest.raises(ValueError, match=rf"nothing to average: all {len(target)} targets are ignore_index=-100"):
         tt.cross_entropy(tt.zeros(len(target), 3), labels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "input", "target"),
+    [
+        (tt.mse_loss, tt.ones(2), 1.0),
+        (tt.cross_entropy, tt.ones(2, 3), [0, 1]),
+        (tt.cross_entropy, [[1.0]], tt.ones(1)),
+    ],
+)
+def test_what_is_no_tensor_is_refused(loss, input, target):
+    with pytest.raises(TypeError, match=r"needs tensors, but got a (float|list)"):
+        loss(input, target)

@@ -406,3 +406,40 @@ class TestRulesThatAreWrong:
         add(x, y).backward(np.ones((3, 2)))
         np.testing.assert_array_equal(x.grad.numpy(), [3, 3])
         np.testing.assert_array_equal(y.grad.numpy(), [[2], [2], [2]])
+
+
+class TestAnOperationWrittenWrongly:
+    """The commonest slips of somebody who writes an operation for the first time."""
+
+    @pytest.mark.parametrize(
+        ("body", "message"),
+        [
+            (lambda x: None, "returned a NoneType. Is the return missing"),
+            (lambda x: (x, lambda g: g, lambda g: g), "returned a tuple of 3.*brackets around several rules"),
+            (lambda x: 1.0, "returned a float"),
+        ],
+        ids=["no return", "no brackets", "a number"],
+    )
+    def test_a_wrong_output_says_what_is_needed(self, body, message):
+        with pytest.raises(TypeError, match=message):
+            tt.op(body)(tt.ones(2))
+
+    @pytest.mark.parametrize(
+        ("rule", "message"),
+        [
+            ([lambda g: g], "returned a list for its rule"),
+            (np.ones(2), "returned a ndarray for its rule"),
+            ((np.ones(2),), "is no function but a ndarray"),
+            (lambda g: 2.0, "needs to return an array, but returned a float"),
+            (lambda g: tt.ones(2), "needs to return an array, but returned a Tensor"),
+        ],
+        ids=["list", "array", "tuple of arrays", "number", "tensor"],
+    )
+    def test_a_wrong_rule_says_what_is_needed(self, rule, message):
+        @tt.op
+        def wrong(x):
+            return x * 2, rule
+
+        y = wrong(tt.ones(2, requires_grad=True)).sum()
+        with pytest.raises(TypeError, match=message):
+            y.backward()

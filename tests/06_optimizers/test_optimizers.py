@@ -608,3 +608,30 @@ def test_decay_groups_spare_biases_and_scales():
     tt.AdamW([decaying, spared], lr=0.1).step()
     for parameter, name in names.items():
         np.testing.assert_allclose(parameter.data, before[name] * (0.95 if "weight" in name and name[0] != "1" else 1))
+
+
+def test_a_deep_copied_model_and_its_optimizer_learn_together():
+    model = tt.Linear(2, 1)
+    optimizer = tt.SGD(model.parameters(), lr=1.0)
+    model, optimizer = copy.deepcopy((model, optimizer))
+    before = model.weight.data.copy()
+    model(tt.ones(3, 2)).sum().backward()
+    optimizer.step()
+    np.testing.assert_allclose(model.weight.data, before - 3)
+
+
+@pytest.mark.parametrize("params", [tt.Linear(2, 1), tt.Linear(2, 1).parameters])
+def test_a_model_is_not_its_parameters(params):
+    with pytest.raises(TypeError, match=r"Pass model.parameters\(\)"):
+        tt.SGD(params)
+
+
+def test_momentum_that_was_switched_off_leaves_a_state_that_loads():
+    parameter = tt.Parameter(np.ones(2))
+    optimizer = tt.SGD([parameter], lr=0.1, momentum=0.9)
+    parameter.grad = tt.ones(2)
+    optimizer.step()
+    optimizer.param_groups[0]["momentum"] = 0.0
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.step()
+    np.testing.assert_allclose(parameter.data, 0.8, rtol=1e-6)

@@ -419,7 +419,7 @@ def test_a_resumed_run_sets_nothing_aside(tmp_path):
     trainer.resume()
     trainer.fit(3)
     assert steps_in(tmp_path / "run") == [2, 3]
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
 
 
 def snapshot(trainer):
@@ -550,3 +550,28 @@ def test_no_file_of_the_package_can_unpickle(path):
         elif isinstance(node, ast.keyword):
             assert node.arg != "allow_pickle"
     assert not imported & UNSAFE
+
+
+def test_a_folder_of_the_users_is_no_checkpoint(tmp_path):
+    (tmp_path / "step-original").mkdir()
+    checkpoints = tt.Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, {}, {})
+    checkpoints.save(2, {}, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-original"]
+
+
+def test_a_second_run_into_the_same_folder_is_refused(tmp_path):
+    with tt.Checkpoints(tmp_path / "run").locked():
+        second = tt.Checkpoints(tmp_path / "run").locked()
+        with pytest.raises(tt.CheckpointError, match="Another process is training into"):
+            second.__enter__()
+    with tt.Checkpoints(tmp_path / "run").locked():
+        assert (tmp_path / "run").is_dir()
+
+
+def test_text_that_no_file_can_hold_is_a_damaged_checkpoint(tmp_path):
+    checkpoints = tt.Checkpoints(tmp_path)
+    good, torn = checkpoints.save(1, {}, {"a": 1}), checkpoints.save(2, {}, {})
+    (torn / "state.json").write_text('{"format": "tinytorch checkpoint 1", "content": "\\ud800", "sha256": ""}')
+    assert checkpoints.load()[1] == {"a": 1}
+    assert good.exists()

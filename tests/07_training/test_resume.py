@@ -47,9 +47,9 @@ def build(
     p = 0.5 if dropout else 0.0
     model = tt.Sequential(
         tt.Linear(3, 6, generator=tt.Generator(0)),
-        tt.Dropout(p, own[0]),
+        tt.Dropout(p, generator=own[0]),
         tt.Tanh(),
-        tt.Dropout(p, own[1]),
+        tt.Dropout(p, generator=own[1]),
         tt.Linear(6, 1, generator=tt.Generator(4)),
     )
     rule = {

@@ -3,7 +3,6 @@
 import io
 import math
 import signal
-import struct
 import sys
 import threading
 
@@ -437,10 +436,11 @@ def test_ctrl_c_without_checkpoints_says_that_nothing_was_saved(own_handler):
     assert signal.getsignal(signal.SIGINT) is own_handler
 
 
-def test_ctrl_c_in_the_last_step_leaves_nothing_to_interrupt(tmp_path, own_handler):
+def test_ctrl_c_in_the_last_step_is_not_lost(tmp_path, own_handler):
     checkpoints = tt.Checkpoints(tmp_path / "run")
     trainer = trainer_of(loss_fn=at_call(3, press_ctrl_c), checkpoints=checkpoints)
-    assert trainer.fit(3)["step"] == [1, 2, 3]
+    with pytest.raises(tt.TrainingInterrupted, match="after step 3 of 3"):
+        trainer.fit(3)
     assert checkpoints.load()[1]["step"] == 3
 
 
@@ -523,47 +523,39 @@ def test_a_terminal_sees_a_bar_with_the_loss(monkeypatch):
     assert "training" in terminal.getvalue() and "0/3" in terminal.getvalue()
 
 
-def history_of(losses, evaluations=()):
-    return {
-        "step": list(range(1, len(losses) + 1)),
-        "loss": list(losses),
-        "eval_step": [step for step, _ in evaluations],
-        "eval_loss": [loss for _, loss in evaluations],
-    }
+def test_an_optimizer_of_another_model_is_refused():
+    model, other = tt.Linear(1, 1), tt.Linear(1, 1)
+    trainer = tt.Trainer(model, tt.SGD(other.parameters()), [tt.ones(2, 1)], lambda m, x: m(x).mean())
+    with pytest.raises(ValueError, match="Was it built from this model's parameters"):
+        trainer.fit(1)
 
 
-@pytest.mark.parametrize(
-    "history",
-    [history_of([2.0]), history_of([2.0], [(1, 3.0)]), history_of(np.geomspace(4, 0.1, 120), [(60, 1.0), (120, 0.2)])],
-    ids=["one-step", "one-step-evaluated", "long"],
-)
-def test_plot_loss_writes_a_png_and_draws_what_the_history_says(history, tmp_path, monkeypatch):
-    monkeypatch.delenv("DISPLAY", raising=False)
-    path = tmp_path / "loss.png"
-    figure = tt.plot_loss(history, path, title="a run")
-    content = path.read_bytes()
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height = struct.unpack(">II", content[16:24])
-    assert (width, height) == tuple(figure.get_size_inches() * figure.dpi)
-    assert min(width, height) >= 400
-    (axes,) = figure.axes
-    assert axes.get_title() == "a run"
-    raw, mean, *held_out = [np.array(line.get_xydata()) for line in axes.lines]
-    assert_array_equal(raw, np.column_stack([history["step"], history["loss"]]))
-    window = len(raw) - len(mean) + 1
-    assert_array_equal(mean[:, 0], raw[window - 1 :, 0])
-    assert_allclose(mean[:, 1], [raw[i : i + window, 1].mean() for i in range(len(mean))])
-    assert [line.tolist() for line in held_out] == (
-        [[list(pair) for pair in zip(history["eval_step"], history["eval_loss"])]] if history["eval_step"] else []
-    )
+@pytest.mark.parametrize("result", [None, 1.0, [1.0]])
+def test_a_loss_that_is_no_tensor_is_refused(result):
+    model = tt.Linear(1, 1)
+    trainer = tt.Trainer(model, tt.SGD(model.parameters()), [tt.ones(2, 1)], lambda m, x: result)
+    with pytest.raises(TypeError, match="loss_fn needs to return a tensor"):
+        trainer.fit(1)
 
 
-def test_plot_loss_writes_nothing_unless_asked(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    tt.plot_loss(history_of([1.0, 0.5]))
-    assert list(tmp_path.iterdir()) == []
+def test_a_plateau_schedule_is_refused():
+    model = tt.Linear(1, 1)
+    optimizer = tt.SGD(model.parameters())
+    with pytest.raises(TypeError, match="needs a metric at each step"):
+        tt.Trainer(model, optimizer, [tt.ones(2, 1)], None, schedule=tt.ReduceLROnPlateau(optimizer))
 
 
-def test_plotting_before_the_first_step_says_what_is_missing():
-    with pytest.raises(ValueError, match="step"):
-        tt.plot_loss(trainer_of().history)
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal that is ignored like this")
+def test_a_ctrl_c_that_is_not_for_us_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        model = tt.Linear(1, 1)
+
+        def loss_fn(model, x):
+            signal.raise_signal(signal.SIGINT)
+            return model(x).mean()
+
+        trainer = tt.Trainer(model, tt.SGD(model.parameters()), [tt.ones(2, 1)], loss_fn)
+        assert len(trainer.fit(3)["loss"]) == 3
+    finally:
+        signal.signal(signal.SIGINT, before)

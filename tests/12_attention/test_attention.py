@@ -571,3 +571,291 @@ def test_a_cache_works_for_a_frozen_module_with_gradients_on():
 def test_a_capacity_that_cannot_be_is_refused(capacity):
     with pytest.raises(ValueError, match=f"capacity needs an integer of at least 1, but got {capacity}"):
         tt.KVCache(capacity)
+
+
+# ---- heads that share keys and values
+
+
+def grouped_arrays(kv_heads=2, heads=6, lead=(B,)):
+    shapes = [(heads, L, D), (kv_heads, S, D), (kv_heads, S, D + 1)]
+    return [normal(*lead, *shape, seed=i) for i, shape in enumerate(shapes)]
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 3, 6])
+@pytest.mark.parametrize("lead", [(), (B,), (2, B)])
+@pytest.mark.parametrize("function", [tt.scaled_dot_product_attention, scaled_dot_product_attention_composed])
+def test_each_key_head_serves_neighbouring_query_heads(function, lead, kv_heads):
+    q, k, v = grouped_arrays(kv_heads, lead=lead)
+    repeated = [np.repeat(x, 6 // kv_heads, axis=-3) for x in (k, v)]
+    expected = attention_by_definition(q, *repeated)
+    assert_close(function(*map(tt.tensor, (q, k, v)), enable_gqa=True), expected, 1e-12, 1e-13)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 3])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        {},
+        {"is_causal": True},
+        {"is_causal": True, "window": 2},
+        {"attn_mask": blind_mask()},
+        {"attn_mask": normal(B, 6, L, S, seed=8), "is_causal": True},
+    ],
+    ids=["none", "causal", "window", "blind", "float_per_head_and_causal"],
+)
+def test_shared_keys_add_up_the_gradients_of_all_their_readers(kv_heads, mask):
+    arrays, settings, results = grouped_arrays(kv_heads), dict(mask), []
+    attn_mask = settings.pop("attn_mask", None)
+    if attn_mask is not None:
+        arrays.append(attn_mask)
+    for repeat in (False, True):
+        leaves = [tt.tensor(x, requires_grad=x.dtype != bool) for x in arrays]
+        q, k, v = leaves[:3]
+        if repeat:
+            k, v = (tt.stack([x] * (6 // kv_heads), dim=2).flatten(1, 2) for x in (k, v))
+        y = tt.scaled_dot_product_attention(q, k, v, *leaves[3:], enable_gqa=not repeat, **settings)
+        y.backward(normal(B, 6, L, D + 1, seed=9))
+        results.append([y, *(leaf.grad for leaf in leaves if leaf.requires_grad)])
+    for grouped, repeated in zip(*results):
+        assert_close(grouped, repeated, 1e-11, 1e-12)
+
+
+def test_gradients_of_shared_heads_are_those_of_finite_differences():
+    check_grad(lambda *x: tt.scaled_dot_product_attention(*x, is_causal=True, enable_gqa=True), *grouped_arrays(2))
+
+
+def test_dropout_of_shared_heads_is_that_of_repeated_ones():
+    q, k, v = grouped_arrays(2)
+    repeated = [np.repeat(x, 3, axis=-3) for x in (k, v)]
+    outputs = [
+        tt.scaled_dot_product_attention(
+            *map(tt.tensor, arrays), dropout_p=0.4, enable_gqa=True, generator=tt.Generator(3)
+        )
+        for arrays in [(q, k, v), (q, *repeated)]
+    ]
+    assert_close(*outputs, 1e-12, 1e-12)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(4, L, D), (3, S, D), (3, S, D)],  # 4 query heads cannot share 3
+        [(2, L, D), (4, S, D), (4, S, D)],
+        [(4, L, D), (2, S, D), (1, S, D)],  # keys and values of different heads
+        [(L, D), (S, D), (S, D)],
+        [(2, 4, L, D), (1, 2, S, D), (1, 2, S, D)],
+        [(4, L, D), (2, 2, S, D), (2, 2, S, D)],
+    ],
+)
+def test_heads_that_cannot_be_shared_are_refused(shapes):
+    with pytest.raises(ValueError, match=r"enable_gqa needs query \(\.\.\., H, L, D\).*H a multiple of H'.*but got \("):
+        tt.scaled_dot_product_attention(*map(tt.zeros, shapes), enable_gqa=True)
+
+
+def test_different_numbers_of_heads_are_only_taken_where_asked_for():
+    q, k, v = map(tt.tensor, grouped_arrays(2))
+    with pytest.raises(ValueError, match=r"as many heads.*Pass enable_gqa=True"):
+        tt.scaled_dot_product_attention(q, k, v)
+    with pytest.raises(ValueError, match=r"as many heads.*Pass enable_gqa=True"):
+        tt.scaled_dot_product_attention(q, q, tt.zeros(B, 2, L, D))
+
+
+# ---- a window
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 99])
+@pytest.mark.parametrize("function", [tt.scaled_dot_product_attention, scaled_dot_product_attention_composed])
+def test_a_window_is_the_mask_of_the_last_keys(function, window):
+    arrays = queries_keys_values()
+    distance = np.arange(L)[:, None] - np.arange(S)
+    expected = attention_by_definition(
+        *arrays, attn_mask=np.broadcast_to((distance < window), (B, 1, L, S)), is_causal=True
+    )
+    assert_close(function(*map(tt.tensor, arrays), is_causal=True, window=window), expected, 1e-12, 1e-13)
+
+
+def test_what_left_the_window_neither_matters_nor_learns():
+    q, k, v = (tt.tensor(array, requires_grad=True) for array in queries_keys_values())
+    y = tt.scaled_dot_product_attention(q, k, v, is_causal=True, window=2)
+    y[..., 3, :].sum().backward()
+    for leaf in (k, v):
+        assert leaf.grad.data[..., 2:4, :].any()
+        assert not leaf.grad.data[..., [0, 1, 4], :].any()
+
+
+@pytest.mark.parametrize("window", [0, -1, 1.5])
+def test_a_window_that_cannot_be_is_refused(window):
+    with pytest.raises(ValueError, match=f"window needs an integer of at least 1, but got {window}"):
+        tt.scaled_dot_product_attention(*map(tt.tensor, queries_keys_values()), is_causal=True, window=window)
+    with pytest.raises(ValueError, match=f"window needs an integer of at least 1, but got {window}"):
+        tt.MultiHeadAttention(4, 2, window=window)
+
+
+def test_a_window_needs_to_be_causal():
+    with pytest.raises(ValueError, match="window=2 narrows causal attention: pass is_causal=True"):
+        tt.scaled_dot_product_attention(*map(tt.tensor, queries_keys_values()), window=2)
+    with pytest.raises(ValueError, match="window=2 narrows causal attention: pass is_causal=True"):
+        module(window=2)(stream())
+
+
+# ---- heads that share keys, windows and positions as angles, in the module
+
+
+def wide(seed=0, **settings):
+    """A MultiHeadAttention of width 12 with 6 heads, its biases shaken."""
+    attention = tt.MultiHeadAttention(E, 6, generator=tt.Generator(seed), **settings)
+    for name, parameter in attention.named_parameters():
+        if name.endswith("bias"):
+            parameter.data[...] = normal(*parameter.shape, seed=len(name), scale=0.3)
+    return attention
+
+
+KINDS = {
+    "grouped": {"num_kv_heads": 2},
+    "one_key_head": {"num_kv_heads": 1},
+    "wide_heads": {"head_dim": 4, "num_kv_heads": 3},
+    "window": {"window": 2},
+    "rotary": {"rotary": tt.Rotary(2)},
+    "neighbours": {"rotary": tt.Rotary(2, theta=50.0, interleaved=True)},
+    "all": {"num_kv_heads": 2, "head_dim": 4, "window": 3, "rotary": tt.Rotary(4)},
+}
+every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+
+
+def test_shared_heads_are_plain_heads_with_equal_projections():
+    shared, plain = wide(num_kv_heads=2), wide()
+    state = shared.state_dict()
+    for name in ("k_proj.weight", "k_proj.bias", "v_proj.weight", "v_proj.bias"):
+        rows = state[name].numpy()
+        assert len(rows) == 4
+        state[name] = np.repeat(rows.reshape(2, 2, -1), 3, axis=0).reshape(12, *rows.shape[1:])
+    plain.load_state_dict(state)
+    assert_close(shared(stream()), plain(stream()), 1e-5, 1e-6)
+    shared_weights, plain_weights = (a(stream(), need_weights=True)[1] for a in (shared, plain))
+    assert_close(shared_weights, plain_weights, 1e-5, 1e-6)
+
+
+def test_rotated_heads_are_those_of_the_definition():
+    attention, x = module(rotary=tt.Rotary(4, theta=100.0)), stream()
+    q, k, v = (
+        proj(x).reshape(B, S, H, 4).transpose(1, 2) for proj in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    angles = tt.rotary_angles(S, 4, 100.0)
+    y = tt.scaled_dot_product_attention(tt.rotary(q, *angles), tt.rotary(k, *angles), v, is_causal=True)
+    expected = attention.out_proj(y.transpose(1, 2).reshape(B, S, E))
+    assert_close(attention(x, is_causal=True), expected, 1e-5, 1e-6)
+
+
+@every_kind
+def test_weights_come_beside_the_same_output(kind):
+    attention, x = wide(**kind), stream()
+    y, weights = attention(x, is_causal=True, need_weights=True)
+    assert weights.shape == (B, 6, S, S)
+    assert_close(weights.sum(-1), np.ones((B, 6, S)))
+    assert_close(y, attention(x, is_causal=True), 1e-5, 1e-6)
+
+
+@every_kind
+@pytest.mark.parametrize("pieces", [[1] * 7, [7], [4, 1, 1, 1], [2, 5], [3, 3, 1]])
+@pytest.mark.parametrize("padded", [False, True])
+def test_cached_is_uncached_for_every_kind_of_head(kind, pieces, padded):
+    attention, x = wide(**kind), stream(time=7)
+    padding = np.arange(7) < np.array([[0], [2]])  # in front, so that each position sees something
+    masks = {"key_padding_mask": padding} if padded else {}
+    expected = attention(x, is_causal=True, **as_tensors(masks))
+    y = cached(attention, x, pieces, **masks)
+    seen = slice(2, None) if padded else slice(None)
+    assert_close(y[:, seen], expected[:, seen], 1e-5, 1e-6)
+
+
+@tt.no_grad()
+def test_a_mask_for_all_positions_so_far_is_cut_to_the_window():
+    attention, x = wide(window=3, rotary=tt.Rotary(2)), stream(time=6)
+    added = normal(6, 6, seed=3).astype(np.float32)
+    expected, weights = attention(x, is_causal=True, attn_mask=tt.tensor(added), need_weights=True)
+    cache = tt.KVCache(6)
+    attention(x[:, :4], is_causal=True, attn_mask=tt.tensor(added[:4, :4]), cache=cache)
+    y, cut = attention(x[:, 4:], is_causal=True, attn_mask=tt.tensor(added[4:]), cache=cache, need_weights=True)
+    assert cut.shape == (B, 6, 2, 4)  # two positions with a window of three look at four keys
+    assert_close(y, expected[:, 4:], 1e-5, 1e-6)
+    assert_close(cut, weights[:, :, 4:, 2:], 1e-5, 1e-6)
+
+
+@tt.no_grad()
+def test_a_mask_of_one_column_stands_for_all_keys_in_the_window():
+    attention, x, cache = wide(window=3, rotary=tt.Rotary(2)), stream(time=6), tt.KVCache(6)
+    attention(x[:, :4], is_causal=True, cache=cache)
+    one = tt.tensor(normal(2, 1).astype(np.float32))  # added to all scores of a query, which softmax does not feel
+    assert_close(
+        attention(x[:, 4:], is_causal=True, attn_mask=one, cache=cache), attention(x, is_causal=True)[:, 4:], 1e-5, 1e-6
+    )
+
+
+@tt.no_grad()
+def test_the_cache_holds_the_shared_heads_after_their_rotation():
+    attention, x, cache = wide(num_kv_heads=2, rotary=tt.Rotary(2)), stream(), tt.KVCache(8)
+    for i in range(S):
+        attention(x[:, i : i + 1], is_causal=True, cache=cache)
+    keys = attention.k_proj(x).reshape(B, S, 2, 2).transpose(1, 2)
+    assert cache.keys.shape == (B, 2, 8, 2)
+    assert_close(tt.tensor(cache.keys[:, :, :S]), tt.rotary(keys, *tt.rotary_angles(S, 2)), 1e-5, 1e-6)
+
+
+@every_kind
+def test_every_parameter_of_every_kind_learns(kind):
+    attention = wide(**kind)
+    attention(stream(), is_causal=True).backward(normal(B, S, E).astype(np.float32))
+    for name, parameter in attention.named_parameters():
+        assert parameter.grad.shape == parameter.shape
+        if name != "k_proj.bias":  # which moves all scores of a query alike, where nothing turns
+            assert np.abs(parameter.grad.data).max() > 1e-4, name
+
+
+@every_kind
+def test_the_future_does_not_matter_to_any_kind(kind):
+    attention, x = wide(**kind), stream()
+    changed = tt.tensor(np.where(np.arange(S)[:, None] < 3, x.data, 1e3).astype(np.float32))
+    assert_close(attention(changed, is_causal=True)[:, :3], attention(x, is_causal=True)[:, :3], 1e-5, 1e-6)
+
+
+def test_shapes_and_bounds_follow_the_settings():
+    attention = tt.MultiHeadAttention(60, 6, num_kv_heads=2, head_dim=8, generator=tt.Generator(0))
+    shapes = {name: parameter.shape for name, parameter in attention.named_parameters()}
+    assert shapes["q_proj.weight"] == (48, 60)
+    assert shapes["k_proj.weight"] == shapes["v_proj.weight"] == (16, 60)
+    assert shapes["out_proj.weight"] == (60, 48)
+    assert shapes["k_proj.bias"] == (16,)
+    bound = math.sqrt(6 / (60 + 48 + 16 + 16))
+    for proj in (attention.q_proj, attention.k_proj, attention.v_proj):
+        assert 0.97 * bound < np.abs(proj.weight.data).max() <= bound
+
+
+def test_stacked_projections_are_taken_apart_where_keys_are_fewer():
+    attention = wide(num_kv_heads=2)
+    stacked = normal(12 + 4 + 4, E)
+    attention.load_state_dict({**attention.state_dict(), "in_proj_weight": stacked})
+    assert_close(attention.q_proj.weight, stacked[:12])
+    assert_close(attention.k_proj.weight, stacked[12:16])
+    assert_close(attention.v_proj.weight, stacked[16:])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_kv_heads": 4}, "num_heads divisible by num_kv_heads, but got 6 and 4"),
+        ({"num_kv_heads": 12}, "num_heads divisible by num_kv_heads, but got 6 and 12"),
+        ({"num_kv_heads": 0}, "num_kv_heads needs an integer of at least 1, but got 0"),
+        ({"head_dim": 0}, "head_dim needs an integer of at least 1, but got 0"),
+        ({"rotary": tt.Rotary(4)}, "rotary needs heads of width 4, but they are 2 wide"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        tt.MultiHeadAttention(E, 6, **settings)
+
+
+def test_repr_names_what_is_unusual():
+    assert repr(tt.MultiHeadAttention(12, 6)).startswith("MultiHeadAttention(embed_dim=12, num_heads=6\n")
+    unusual = repr(tt.MultiHeadAttention(12, 6, num_kv_heads=2, head_dim=4, window=3, rotary=tt.Rotary(4)))
+    assert "num_heads=6, num_kv_heads=2, window=3, head_dim=4\n" in unusual
+    assert "(rotary): Rotary(4, theta=10000.0, interleaved=False)" in unusual

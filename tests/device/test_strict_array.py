@@ -279,3 +279,41 @@ def test_a_missing_gpu_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(device, "is_cuda_available", lambda: False)
     with pytest.raises(RuntimeError, match=r"needs CuPy and an NVIDIA GPU.*Install the extra 'cuda'"):
         tt.zeros(2).to("cuda")
+
+
+# ---- going on elsewhere
+
+
+def trainer_on(where, folder):
+    model = tt.Sequential(tt.Linear(3, 4), tt.Tanh(), tt.Linear(4, 1)).to(where)
+    batches = [tt.tensor(np.random.default_rng(i).standard_normal((5, 3)), tt.float32, device=where) for i in range(4)]
+    return tt.Trainer(
+        model,
+        tt.Adam(model.parameters(), lr=0.05),
+        batches,
+        lambda model, x: (model(x) * model(x)).mean(),
+        checkpoints=tt.Checkpoints(folder),
+    )
+
+
+@pytest.mark.parametrize("places", [("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")], ids="-then-".join)
+def test_a_run_resumes_on_any_device(places, cuda, tmp_path):
+    tt.manual_seed(0)
+    whole = trainer_on("cpu", tmp_path / "whole").fit(6)["loss"]
+    tt.manual_seed(0)
+    trainer_on(places[0], tmp_path / "parts").fit(3)
+    trainer = trainer_on(places[1], tmp_path / "parts")
+    trainer.resume()
+    np.testing.assert_allclose(trainer.fit(6)["loss"], whole, rtol=1e-5)
+
+
+def test_a_model_may_move_between_two_steps_of_its_optimizer(cuda):
+    model = tt.Linear(2, 1)
+    optimizer = tt.Adam(model.parameters(), lr=0.1)
+    for where in ("cpu", cuda, "cpu"):
+        model.to(where)
+        model(tt.ones(3, 2, device=where)).sum().backward()
+        optimizer.step()
+        model.zero_grad()
+    assert model.weight.device == "cpu"
+    assert optimizer.state_dict()["state"][0]["step"] == 3

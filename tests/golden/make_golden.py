@@ -1,6 +1,7 @@
 """Write PyTorch's results beside this file, for test_golden.py to compare with where no PyTorch is installed.
 
-Run by hand where PyTorch 2.13 is installed: python tests/golden/make_golden.py
+Run by hand where PyTorch 2.13 is installed: python tests/golden/make_golden.py, or only for some of the files, by name:
+python tests/golden/make_golden.py layers losses
 
 A key is `case/name`: the inputs of a case under their own names, its output `y`, the gradient `g` that was sent back
 into y, and the gradients `grad_NAME` that reached the inputs. Floats are float64, so that the comparison can be sharp.
@@ -233,9 +234,68 @@ def gpt():
     return {"state": state, "grad": grads, "values": {**values, "config": np.array(json.dumps(config))}}
 
 
+def convolutions():
+    images, signals = torch.randn(2, 4, 4, 5), torch.randn(2, 4, 6)
+    alike = torch.randn(1, 2, 4, 5).clamp(min=0)  # ties at 0, as after a ReLU
+    return {
+        "conv2d": with_parameters(randomise(nn.Conv2d(4, 2, (3, 2))), images),
+        "conv2d_all": with_parameters(
+            randomise(nn.Conv2d(4, 6, (2, 3), stride=(2, 1), padding=(1, 2), dilation=(3, 2), groups=2)), images
+        ),
+        "conv1d_same": with_parameters(randomise(nn.Conv1d(4, 4, 4, padding="same", groups=4, bias=False)), signals),
+        "conv1d": with_parameters(randomise(nn.Conv1d(4, 2, 3, stride=2, padding=2, dilation=2)), signals),
+        "max_pool2d": backward(lambda x: F.max_pool2d(x, (3, 2), stride=(2, 1), padding=1), x=alike),
+        "avg_pool2d": backward(lambda x: F.avg_pool2d(x, (3, 2), stride=(2, 1), padding=1), x=alike),
+        "max_pool1d": backward(lambda x: F.max_pool1d(x, 2), x=signals),
+        "avg_pool1d": backward(lambda x: F.avg_pool1d(x, 2), x=signals),
+        "batch_norm_rows": batch_norm(2 + 3 * torch.randn(5, 4), training=True),
+        "batch_norm_images": batch_norm(torch.randn(2, 4, 2, 3), training=True),
+        "batch_norm_evaluation": batch_norm(torch.randn(2, 4, 3), training=False),
+        **network(),
+    }
+
+
+def batch_norm(x, training):
+    """A case with running statistics, before and after."""
+    running = {"mean": torch.randn(4), "var": 0.5 + torch.rand(4)}
+    after = {name: value.clone() for name, value in running.items()}
+
+    def function(x, weight, bias):
+        return F.batch_norm(x, after["mean"], after["var"], weight, bias, training, momentum=0.3, eps=1e-3)
+
+    case = backward(function, x=x, weight=torch.randn(4), bias=torch.randn(4))
+    return {**case, **running, **{f"{name}_after": value for name, value in after.items()}}
+
+
+def network():
+    """A small classifier of images: its weights, the losses of five steps, and what it then says in evaluation."""
+    model = nn.Sequential(
+        # without a bias where batch normalisation takes it out again: Adam would step along the noise of its gradient
+        nn.Conv2d(1, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 3),
+    )  # fmt: skip
+    x, target = torch.randn(6, 1, 8, 8), torch.tensor([0, 1, 2, 2, 1, 0])
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer, losses = torch.optim.Adam(model.parameters(), lr=1e-2), []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), target)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    values = {"x": x, "target": target, "losses": torch.tensor(losses), "logits": model.eval()(x)}
+    return {"state": state, "network": values}
+
+
 def main():
+    makers = (activations, layers, multi_head_attention, attention, losses, optimizers, schedules, gpt, convolutions)
+    unknown = set(sys.argv[1:]) - {make.__name__ for make in makers}
+    if unknown:
+        sys.exit(f"There is no {', '.join(sorted(unknown))}. Choose among {', '.join(m.__name__ for m in makers)}.")
     torch.set_default_dtype(torch.float64)
-    for make in (activations, layers, multi_head_attention, attention, losses, optimizers, schedules, gpt):
+    for make in makers:
+        if sys.argv[1:] and make.__name__ not in sys.argv[1:]:
+            continue
         torch.manual_seed(0)
         arrays = {
             f"{case}/{name}": np.asarray(value.detach()) if isinstance(value, torch.Tensor) else value

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,63 @@ def test_embedding_with_padding_agrees(dtype):
 @pytest.mark.parametrize(("name", "shape", "eps"), [("layer_norm", (6,), 1e-5), ("layer_norm_2d", (3, 6), 1e-3)])
 def test_layer_norm_agrees(name, shape, eps, dtype):
     check(golden("layers", name), dtype, lambda x, w, b: tt.layer_norm(x, shape, w, b, eps), "x", "weight", "bias")
+
+
+# ---- module 09
+
+
+CONVOLUTIONS = {
+    "conv2d": tt.conv2d,
+    "conv2d_all": partial(tt.conv2d, stride=(2, 1), padding=(1, 2), dilation=(3, 2), groups=2),
+    "conv1d": partial(tt.conv1d, stride=2, padding=2, dilation=2),
+    "conv1d_same": partial(tt.conv1d, padding="same", groups=4),
+    "max_pool2d": lambda x: tt.max_pool2d(x, (3, 2), stride=(2, 1), padding=1),
+    "avg_pool2d": lambda x: tt.avg_pool2d(x, (3, 2), stride=(2, 1), padding=1),
+    "max_pool1d": lambda x: tt.max_pool1d(x, 2),
+    "avg_pool1d": lambda x: tt.avg_pool1d(x, 2),
+}
+
+
+@in_both_precisions
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolution_or_pooling_agrees(name, dtype):
+    values = golden("convolutions", name)
+    check(values, dtype, CONVOLUTIONS[name], *(key for key in ("x", "weight", "bias") if key in values))
+
+
+@in_both_precisions
+@pytest.mark.parametrize(("name", "training"), [("rows", True), ("images", True), ("evaluation", False)])
+def test_batch_norm_agrees(name, training, dtype):
+    values = golden("convolutions", f"batch_norm_{name}")
+    running = [tt.tensor(values[key].astype(dtype)) for key in ("mean", "var")]
+
+    def function(x, weight, bias):
+        return tt.batch_norm(x, *running, weight, bias, training, momentum=0.3, eps=1e-3)
+
+    check(values, dtype, function, "x", "weight", "bias")
+    for key, tensor in zip(("mean", "var"), running):
+        assert_golden(tensor, values[f"{key}_after"], dtype, what=f"The running {key}")
+
+
+@in_both_precisions
+def test_a_network_of_images_learns_and_judges_as_its_twin(dtype):
+    values = golden("convolutions", "network")
+    model = tt.Sequential(
+        tt.Conv2d(1, 3, 3, padding=1, bias=False), tt.BatchNorm2d(3), tt.ReLU(), tt.MaxPool2d(2),
+        tt.Conv2d(3, 4, 3, padding=1), tt.ReLU(), tt.AvgPool2d(2), tt.Flatten(), tt.BatchNorm1d(16), tt.Linear(16, 3),
+    ).to(dtype=np.dtype(dtype))  # fmt: skip
+    model.load_state_dict(golden("convolutions", "state"))
+    optimizer = tt.Adam(model.parameters(), lr=1e-2)
+    x, target, losses = tt.tensor(values["x"].astype(dtype)), tt.tensor(values["target"]), []
+    for _ in values["losses"]:
+        optimizer.zero_grad()
+        loss = tt.cross_entropy(model(x), target)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    tolerance = 1e-9 if dtype == "float64" else 1e-4
+    assert_close(losses, values["losses"], tolerance, tolerance)
+    assert_close(model.eval()(x), values["logits"], tolerance, tolerance)
 
 
 # ---- module 12

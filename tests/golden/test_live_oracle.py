@@ -157,6 +157,60 @@ def test_cross_entropy_agrees(reduction, n, classes, more, scale, seed):
     )
 
 
+# ---- convolutions, pooling, batch normalisation
+
+
+@drawn
+@given(axes=st.sampled_from([1, 2]), batch=st.integers(1, 3), groups=st.integers(1, 3), seed=seeds, data=st.data())
+def test_convolution_agrees(axes, batch, groups, seed, data):
+    def each(least, most):
+        return data.draw(st.one_of(st.integers(least, most), st.tuples(*[st.integers(least, most)] * axes)))
+
+    padding = data.draw(st.sampled_from(["numbers", "valid", "same"]))
+    widths = [1, 3] if padding == "same" else [1, 2, 3]  # PyTorch warns of even kernels, which it pads twice
+    kernel = data.draw(st.tuples(*[st.sampled_from(widths)] * axes))
+    settings = {
+        "stride": 1 if padding == "same" else each(1, 3),
+        "padding": each(0, 3) if padding == "numbers" else padding,
+        "dilation": each(1, 2),
+        "groups": groups,
+    }
+    sizes_of_images = data.draw(st.tuples(*[st.integers(5, 8)] * axes))
+    depth, filters = data.draw(st.integers(1, 3)), groups * data.draw(st.integers(1, 3))
+    arrays = [normal(seed, batch, groups * depth, *sizes_of_images), normal(seed + 1, filters, depth, *kernel)]
+    arrays += [normal(seed + 2, filters)] if data.draw(st.booleans()) else []
+    ours, theirs = (getattr(library, f"conv{axes}d") for library in (tt, functional))
+    compare(lambda *inputs: ours(*inputs, **settings), lambda *inputs: theirs(*inputs, **settings), *arrays)
+
+
+@pytest.mark.parametrize("kind", ["max", "avg"])
+@drawn
+@given(axes=st.sampled_from([1, 2]), kernel=st.integers(1, 4), stride=st.integers(0, 3), seed=seeds, data=st.data())
+def test_pooling_agrees(kind, axes, kernel, stride, seed, data):
+    padding = data.draw(st.integers(0, kernel // 2))
+    shape = data.draw(st.tuples(*[st.integers(1, 3)] * 2, *[st.integers(4, 7)] * axes))
+    ours, theirs = (getattr(library, f"{kind}_pool{axes}d") for library in (tt, functional))
+    x = np.maximum(normal(seed, *shape), 0)  # with ties, as after a ReLU
+    compare(lambda x: ours(x, kernel, stride or None, padding), lambda x: theirs(x, kernel, stride or None, padding), x)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@drawn
+@given(shape=st.lists(st.integers(2, 5), min_size=2, max_size=4), momentum=st.sampled_from([0.1, 0.5, 1.0]), seed=seeds)
+def test_batch_norm_agrees(training, shape, momentum, seed):
+    statistics = normal(seed + 3, shape[1]), 0.5 + normal(seed + 4, shape[1]) ** 2
+    own, other = ([library.tensor(array) for array in statistics] for library in (tt, torch))
+    compare(
+        lambda *inputs: tt.batch_norm(inputs[0], *own, *inputs[1:], training, momentum),
+        lambda *inputs: functional.batch_norm(inputs[0], *other, *inputs[1:], training, momentum),
+        normal(seed, *shape, scale=3.0) + 1,
+        normal(seed + 1, shape[1]),
+        normal(seed + 2, shape[1]),
+    )
+    for mine, theirs in zip(own, other):
+        assert_close(mine, theirs.numpy(), 1e-10, 1e-11)
+
+
 # ---- modules: their weights travel both ways
 
 
@@ -208,6 +262,47 @@ def test_weights_travel_from_torch(name):
         torch.nn.init.normal_(parameter, std=0.5)
     ours.load_state_dict(theirs.state_dict())
     same_output(ours, theirs, x)
+
+
+def image_networks(library):
+    """Every layer of module 09, by name, in either library."""
+    nn = tt if library is tt else torch.nn
+    return {
+        "images": nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 8, (3, 1), padding="same", groups=4, bias=False), nn.BatchNorm2d(8, momentum=None), nn.ReLU(),
+            nn.AvgPool2d(2, stride=1, padding=1), nn.Flatten(), nn.Linear(72, 5), nn.BatchNorm1d(5, affine=False),
+        ),
+        "signals": nn.Sequential(
+            nn.Conv1d(3, 6, 5, dilation=2), nn.BatchNorm1d(6, eps=1e-2), nn.ReLU(), nn.MaxPool1d(3, 2, 1),
+            nn.Conv1d(6, 6, 2, groups=6), nn.BatchNorm1d(6, track_running_stats=False), nn.AvgPool1d(2),
+        ),
+    }  # fmt: skip
+
+
+INPUTS = {"images": normal(0, 4, 3, 8, 8).astype(np.float32), "signals": normal(0, 4, 3, 20).astype(np.float32)}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("to_ours", [True, False])
+def test_networks_of_convolutions_travel_and_agree_in_both_modes(name, to_ours):
+    ours, theirs = (image_networks(library)[name] for library in (tt, torch))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert [tuple(v.shape) for v in ours.state_dict().values()] == [
+        tuple(v.shape) for v in theirs.state_dict().values()
+    ]
+    teacher, convert = (theirs, torch.tensor) if to_ours else (ours, tt.tensor)
+    for seed in (1, 2):  # statistics that are not those at the start
+        teacher(convert(normal(seed, *INPUTS[name].shape, scale=2.0).astype(np.float32)))
+    if to_ours:
+        ours.load_state_dict(theirs.state_dict())
+    else:
+        theirs.load_state_dict(to_torch(ours.state_dict()))
+    for mode in (False, True, False):  # training moves the statistics that evaluation then uses
+        same_output(ours.train(mode), theirs.train(mode), INPUTS[name])
+    for key, value in theirs.state_dict().items():
+        assert str(ours.state_dict()[key].dtype) == str(value.dtype).removeprefix("torch.")
+        assert_close(ours.state_dict()[key], value.numpy(), 1e-5, 1e-6, what=key)
 
 
 def stacked(module):
@@ -397,6 +492,29 @@ def test_linear_starts_uniform_within_one_over_the_root_of_its_inputs(library):
     weights = initial(make(100, 20_000, **seeded(library)))
     uniform_within(weights["weight"], 0.1)
     uniform_within(weights["bias"], 0.1)
+
+
+@libraries
+@pytest.mark.parametrize("groups", [1, 2])
+def test_convolutions_start_uniform_within_one_over_the_root_of_what_a_filter_sees(library, groups):
+    nn = torch.nn if library is torch else tt
+    for module, seen in (
+        (nn.Conv2d(8, 10_000, (3, 5), groups=groups, **seeded(library)), 8 // groups * 15),
+        (nn.Conv1d(16, 10_000, 4, groups=groups, **seeded(library)), 16 // groups * 4),
+    ):
+        weights = initial(module)
+        uniform_within(weights["weight"], 1 / np.sqrt(seen))
+        uniform_within(weights["bias"], 1 / np.sqrt(seen))
+
+
+@libraries
+def test_batch_norm_starts_as_the_identity_that_saw_nothing(library):
+    nn = torch.nn if library is torch else tt
+    state = {name: value.numpy() for name, value in nn.BatchNorm2d(4).state_dict().items()}
+    for name, value in {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}.items():
+        assert_close(state[name], np.full(4, value, np.float32), 0, 0)
+    assert (state["num_batches_tracked"].shape, state["num_batches_tracked"].dtype) == ((), np.int64)
+    assert state["num_batches_tracked"] == 0
 
 
 @libraries

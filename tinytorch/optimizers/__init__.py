@@ -1,6 +1,6 @@
 """Module 06: optimizers, gradient clipping and learning-rate schedules, with PyTorch's names, defaults and state.
 
-Read in this order: `rules` (SGD, Adam, AdamW), `optimizer` (their frame), `schedules`.
+Read in this order: `optimizer` (what all have in common), `rules` (SGD, Adam, AdamW), `schedules`.
 """
 
 from .optimizer import BLOCK, Optimizer

@@ -6,6 +6,7 @@ it: an update is a handful of array expressions, however many parameters there a
 
 import itertools
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from .. import device as devices
 from ..layers import _zero_grad
 from ..tensor import Tensor
 
-BLOCK = 1 << 15  # elements updated at a time, so that the passes of one update stay in the processor's cache
+BLOCK = 1 << 15  # elements updated at a time on the host: the passes of one update stay in the processor's cache
 
 
 class FlatParameters:
@@ -35,6 +36,10 @@ class FlatParameters:
         self.views = [parameter.data for parameter in self.parameters]
         self.grad = np.empty_like(self.data)
 
+    @property
+    def on_host(self):
+        return isinstance(self.data, np.ndarray)
+
     def is_foreign(self):
         """Whether somebody gave a parameter an array of another dtype or device."""
         kind = (self.data.dtype, devices.device_of(self.data))
@@ -48,8 +53,8 @@ class FlatParameters:
 
     def runs(self):
         """Gather the gradients; yield (step, slice) for each stretch of neighbours that have one and the same age."""
-        if any(parameter.data is not view for parameter, view in zip(self.parameters, self.views)):
-            self.adopt()  # somebody assigned a new array
+        if any(p.data is not view or view.base is not self.data for p, view in zip(self.parameters, self.views)):
+            self.adopt()  # somebody assigned a new array, or copied everything
         fresh = [parameter.grad is not None for parameter in self.parameters]
         for i in itertools.compress(range(len(fresh)), fresh):
             parameter = self.parameters[i]
@@ -70,6 +75,8 @@ class Optimizer:
     """
 
     def __init__(self, params, **defaults):
+        if not isinstance(params, Iterable):
+            raise TypeError(f"An optimizer needs parameters, but got {params!r}. Pass model.parameters().")
         params = list(params)
         if not params:
             raise ValueError("An optimizer needs parameters, but got none. Pass model.parameters().")
@@ -105,8 +112,9 @@ class Optimizer:
             for flat in flats:
                 for step, run in flat.runs():
                     state = [flat.buffer(name) for name in self.state_names(group)]
-                    for start in range(run.start, run.stop, BLOCK):
-                        block = slice(start, min(start + BLOCK, run.stop))
+                    size = BLOCK if flat.on_host else len(flat.data)
+                    for start in range(run.start, run.stop, size):
+                        block = slice(start, min(start + size, run.stop))
                         self.update(group, step, flat.data[block], flat.grad[block], *(s[block] for s in state))
 
     def state_names(self, group):
@@ -128,7 +136,8 @@ class Optimizer:
                 for parameter, step, start, end in zip(flat.parameters, flat.steps, flat.starts, flat.ends):
                     if step:
                         saved = {
-                            name: buffer[start:end].reshape(parameter.shape) for name, buffer in flat.state.items()
+                            name: flat.buffer(name)[start:end].reshape(parameter.shape)
+                            for name in self.state_names(group)
                         }
                         state[numbers[parameter]] = {"step": step, **saved}
             settings = {name: value for name, value in group.items() if name != "params"}
@@ -179,7 +188,8 @@ class Optimizer:
                     entries = dict(state.get(numbers[parameter], {}))
                     flat.steps[i] = int(entries.pop("step", bool(entries)))  # PyTorch's SGD keeps no count
                     for name, value in entries.items():
-                        flat.buffer(name)[flat.starts[i] : flat.ends[i]] = np.asarray(value).reshape(-1)
+                        value = devices.to_device(devices.to_numpy(value), parameter.device)
+                        flat.buffer(name)[flat.starts[i] : flat.ends[i]] = value.reshape(-1)
 
 
 def _entries(state_dict):

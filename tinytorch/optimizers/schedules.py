@@ -171,8 +171,8 @@ class OneCycleLR(LRScheduler):
 
     def __init__(self, optimizer, max_lr, total_steps, pct_start=0.3, div_factor=25.0, final_div_factor=1e4):
         require_positive(total_steps=total_steps)
-        if not 0 <= pct_start <= 1:
-            raise ValueError(f"OneCycleLR needs pct_start between 0 and 1, but got {pct_start}.")
+        if not 0 <= pct_start < 1:
+            raise ValueError(f"OneCycleLR needs pct_start of at least 0 and below 1, but got {pct_start}.")
         self.max_lr, self.total_steps = max_lr, total_steps
         self.lowest, self.last = max_lr / div_factor, max_lr / div_factor / final_div_factor
         self.peak = pct_start * total_steps - 1

@@ -5,7 +5,7 @@ operations), `tensor` (the whole), `creation` (new ones).
 """
 
 from .arithmetic import einsum, where
-from .core import bool_, float32, float64, int64
+from .core import bool_, device_and_dtype, float32, float64, int64
 from .creation import (
     arange,
     eye,
@@ -24,5 +24,3 @@ from .creation import (
 from .lifting import op, wrap
 from .shaping import cat, stack
 from .tensor import Tensor
-
-__all__ = [name for name in dir() if not name.startswith("_")]

@@ -10,6 +10,12 @@ def _larger(x, y):
     return np.where(np.equal(x, y), 0.5, np.greater(x, y))
 
 
+def _require_booleans(name, mask):
+    dtype = getattr(mask, "dtype", type(mask))
+    if np.dtype(dtype).kind != "b":
+        raise TypeError(f"{name} needs a mask of booleans, but got {dtype}. Compare, as in mask != 0.")
+
+
 def _less_one(y):
     """The power y - 1 in the derivative y * x**(y - 1); at y = 0, where the factor is 0, one that is safe at x = 0."""
     return np.where(y == 0, 1, y - 1) if hasattr(y, "shape") else y - 1 if y else 1
@@ -97,6 +103,27 @@ class Arithmetic:
 
     def __rmatmul__(self, other):
         return Arithmetic.__matmul__(other, self)
+
+    def _not_in_place(self, other):
+        """`x += y` makes a new tensor, which is fine for a computed one, but would leave a parameter as it is."""
+        if self.requires_grad and self.is_leaf:
+            raise RuntimeError(
+                "A leaf that requires a gradient is not changed by p -= ...: that would make a new tensor. Use an "
+                "optimizer, or p.data -= lr * p.grad"
+            )
+        return NotImplemented
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = _not_in_place
+
+    @op
+    def __mod__(x, y):
+        """The remainder of x / y, with the sign of y."""
+        return np.mod(x, y), (lambda g: g, lambda g: -g * np.floor_divide(x, y))
+
+    @op
+    def __floordiv__(x, y):
+        """x / y rounded down. It is a staircase: its gradient is 0."""
+        return np.floor_divide(x, y), (lambda g: np.zeros_like(g), lambda g: np.zeros_like(g))
 
     # ---- comparisons and logic: booleans, which have no gradient
 
@@ -195,6 +222,7 @@ class Arithmetic:
         return y, lambda g: g * (x == y)
 
     clamp = clip
+    __abs__ = abs
 
     @op
     def maximum(x, y):
@@ -209,6 +237,7 @@ class Arithmetic:
     @op
     def masked_fill(x, mask, value):
         """x, with `value` (a number) where `mask` is true. `mask` broadcasts to x."""
+        _require_booleans("masked_fill", mask)
         return np.where(mask, value, x).astype(x.dtype), lambda g: np.where(mask, 0, g)
 
     @op
@@ -229,6 +258,7 @@ class Arithmetic:
 @op
 def where(condition, x, y):
     """x where the condition is true, y elsewhere, with broadcasting."""
+    _require_booleans("where", condition)
     return np.where(condition, x, y), (None, lambda g: np.where(condition, g, 0), lambda g: np.where(condition, 0, g))
 
 
@@ -256,7 +286,7 @@ def _einsum(*arrays, inputs, output):
         def grad(g):
             sizes = tuple(arrays[i].shape[inputs[i].index(letter)] for letter in alone)
             rest = [array for k, array in enumerate(arrays) if k != i]
-            d = np.einsum(equation, g, *rest, np.ones(sizes, g.dtype, like=g), optimize=True)
+            d = np.einsum(equation, g, *rest, np.zeros(sizes, g.dtype, like=g) + 1, optimize=True)
             return np.broadcast_to(d, np.broadcast_shapes(d.shape, arrays[i].shape))  # the others may have length 1
 
         return grad

@@ -29,24 +29,71 @@ def as_array(data, dtype=None):
     return data if dtype is None else data.astype(dtype, copy=False)
 
 
+def device_and_dtype(wanted, device=None, dtype=None):
+    """(device, dtype) out of what `to` was given, in any order. Raises TypeError for dtypes that no tensor has."""
+    for value in wanted:
+        if isinstance(value, str) and value.startswith(("cpu", "cuda")):
+            device = value
+        else:
+            dtype = value
+    if dtype is not None and np.dtype(dtype).kind not in "fiub":
+        raise TypeError(f"A tensor holds floats, integers or booleans, but was asked for {np.dtype(dtype)}.")
+    return device, dtype
+
+
+OPERATORS = {  # what an array on the left asks a tensor on the right
+    np.add: operator.add, np.subtract: operator.sub, np.multiply: operator.mul, np.true_divide: operator.truediv,
+    np.power: operator.pow, np.matmul: operator.matmul, np.remainder: operator.mod, np.floor_divide: operator.floordiv,
+    np.equal: operator.eq, np.not_equal: operator.ne, np.less: operator.lt, np.less_equal: operator.le,
+    np.greater: operator.gt, np.greater_equal: operator.ge, np.bitwise_and: operator.and_, np.bitwise_or: operator.or_,
+}  # fmt: skip
+
+
+def _operand(x):
+    if isinstance(x, np.generic):  # a Python number, whatever NumPy calls it
+        return x.item()
+    return x if isinstance(x, Core) else wrap(x)
+
+
 class Core:
     """The part of a tensor that is not mathematics."""
 
-    __slots__ = ("__weakref__", "data", "grad", "grad_fn", "requires_grad")
-    __array_ufunc__ = None  # so that array * tensor asks the tensor
+    __slots__ = ("__weakref__", "_data", "_requires_grad", "grad", "grad_fn")
 
     def __init__(self, data, dtype=None, requires_grad=False):
-        self.data = as_array(data, dtype)
-        self.requires_grad = False
+        self._data = as_array(data, dtype)
+        self._requires_grad = False
         self.grad = None
         self.grad_fn = None
-        self.requires_grad_(requires_grad)
+        self.requires_grad = requires_grad
 
     # ---- what it is
 
     @property
+    def data(self):
+        """The array. To be assigned, or changed in place, only outside of a graph that is still to go backward."""
+        return self._data
+
+    @data.setter
+    def data(self, array):  # a tensor, too: p.data -= lr * p.grad makes one
+        self._data = as_array(array)
+
+    @property
+    def requires_grad(self):
+        """Whether this tensor gets a gradient, or leads to one that does."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, requires_grad):
+        if requires_grad and self.data.dtype.kind != "f":
+            raise TypeError(f"Only floating point tensors have gradients, but this one is {self.dtype}.")
+        if not requires_grad and not self.is_leaf:
+            raise RuntimeError("A computed tensor always has its graph. Use detach() for the values alone.")
+        self._requires_grad = bool(requires_grad)
+
+    @property
     def shape(self):
-        return self.data.shape
+        return self._data.shape
 
     @property
     def dtype(self):
@@ -110,6 +157,16 @@ class Core:
     def __array__(self, dtype=None, copy=None):
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
+        """array * tensor is a tensor; array -= tensor, as in p.data -= lr * p.grad, changes the array."""
+        if out is not None:
+            arrays = [x.data if isinstance(x, Core) else x for x in inputs]
+            return getattr(ufunc, method)(*arrays, out=out, **kwargs)
+        if method != "__call__" or ufunc not in OPERATORS:
+            name = ufunc.__name__
+            raise TypeError(f"np.{name} works on arrays. For tensors there is tt.{name}, or x.data.")
+        return OPERATORS[ufunc](*map(_operand, inputs))
+
     def item(self):
         """The one value as a Python number."""
         if self.data.size != 1:
@@ -150,20 +207,12 @@ class Core:
 
     def requires_grad_(self, requires_grad=True):
         """Ask for a gradient, or stop asking (leaves only). Returns the tensor."""
-        if requires_grad and self.data.dtype.kind != "f":
-            raise TypeError(f"Only floating point tensors have gradients, but this one is {self.dtype}.")
-        if not requires_grad and not self.is_leaf:
-            raise RuntimeError("A computed tensor always has its graph. Use detach() for the values alone.")
-        self.requires_grad = bool(requires_grad)
+        self.requires_grad = requires_grad
         return self
 
     def to(self, *wanted, device=None, dtype=None):
         """This tensor on a device ('cpu' or 'cuda') and in a dtype, in any order; itself where nothing changes."""
-        for value in wanted:
-            if isinstance(value, str) and value.startswith(("cpu", "cuda")):
-                device = value
-            else:
-                dtype = value
+        device, dtype = device_and_dtype(wanted, device, dtype)
         moved = self if device in (None, self.device) else self._to_device(device=device)
         return moved if dtype is None or moved.dtype == dtype else moved._to_dtype(dtype=dtype)
 

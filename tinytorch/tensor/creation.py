@@ -53,19 +53,22 @@ def eye(n, m=None, dtype=float32, device="cpu"):
     return Tensor(devices.to_device(np.eye(n, m, dtype=dtype), device))
 
 
-def randn(*size, generator=None, requires_grad=False, device="cpu"):
-    """Standard normal numbers, float32, from `generator` (default: the one that manual_seed seeds)."""
-    return _random("standard_normal", size, generator, requires_grad, device)
+def randn(*size, generator=None, dtype=float32, requires_grad=False, device="cpu"):
+    """Standard normal numbers from `generator` (default: the one that manual_seed seeds)."""
+    return _random("standard_normal", size, generator, dtype, requires_grad, device)
 
 
-def rand(*size, generator=None, requires_grad=False, device="cpu"):
-    """Uniform numbers from [0, 1), float32, from `generator` (default: the one that manual_seed seeds)."""
-    return _random("random", size, generator, requires_grad, device)
+def rand(*size, generator=None, dtype=float32, requires_grad=False, device="cpu"):
+    """Uniform numbers from [0, 1) from `generator` (default: the one that manual_seed seeds)."""
+    return _random("random", size, generator, dtype, requires_grad, device)
 
 
-def _random(distribution, size, generator, requires_grad, device):
-    draw = getattr(generator or devices.default_generator, distribution)
-    return Tensor(devices.to_device(draw(unpack(size), dtype=float32), device), requires_grad=requires_grad)
+def _random(distribution, size, generator, dtype, requires_grad, device):
+    draw = getattr(devices.generator_or_default(generator), distribution)
+    sizes = unpack(size)
+    if any(n < 0 for n in sizes):
+        raise ValueError(f"A shape needs sizes of 0 or more, but got {sizes}.")
+    return Tensor(devices.to_device(draw(sizes, dtype=dtype), device), requires_grad=requires_grad)
 
 
 def full_like(x, fill_value, dtype=None):
@@ -85,9 +88,9 @@ def ones_like(x, dtype=None):
 
 def randn_like(x, generator=None):
     """Standard normal numbers of x's shape, dtype and device."""
-    return randn(*x.shape, generator=generator, device=x.device).to(dtype=x.dtype)
+    return randn(*x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
 def rand_like(x, generator=None):
     """Uniform numbers from [0, 1) of x's shape, dtype and device."""
-    return rand(*x.shape, generator=generator, device=x.device).to(dtype=x.dtype)
+    return rand(*x.shape, generator=generator, dtype=x.dtype, device=x.device)

@@ -36,10 +36,11 @@ def op(function):
         for arg in args:
             edge = None
             if isinstance(arg, tensor_type):
-                if recording and arg.requires_grad:
-                    edge = (arg.grad_fn or arg, arg.data.shape, arg.data.dtype)  # where a gradient goes
+                array = arg._data
+                if recording and arg._requires_grad:
+                    edge = (arg.grad_fn or arg, array.shape, array.dtype)  # where a gradient goes
                     wanted = True
-                arg = arg.data
+                arg = array
             elif isinstance(arg, np.generic):  # np.float64 is a Python float too, and must not widen float32
                 arg = arg.item()
             arrays.append(arg)
@@ -51,12 +52,17 @@ def op(function):
             if explanation is None:
                 raise
             raise explanation from error
-        output, rule = result if type(result) is tuple else (result, None)
+        output, rule = result if type(result) is tuple and len(result) == 2 else (result, None)
+        if not hasattr(output, "dtype"):
+            raise TypeError(
+                f"'{name}' needs to return an array, or (array, rule), but returned {_what(result)}. Is the return "
+                "missing, or are brackets around several rules? Several rules are a tuple: return y, (rule1, rule2)"
+            )
         if output.dtype == float64 and not _asks_for_float64(arrays, kwargs):
             output = output.astype(float32)  # integers meeting floats: NumPy says float64, PyTorch float32
         tensor = wrap(output)
         if wanted and output.dtype.kind == "f":
-            tensor.requires_grad = True
+            tensor._requires_grad = True
             tensor.grad_fn = autograd.Node(name, rule, edges)
         return tensor
 
@@ -70,9 +76,11 @@ def _asks_for_float64(arrays, kwargs):
 def numpy_names(function):
     """Let a function of `dim` and `keepdim` take NumPy's names `axis` and `keepdims` for them, as PyTorch does."""
 
+    signature = inspect.signature(function)
+
     @functools.wraps(function)
     def renamed(*args, **kwargs):
-        return function(*args, **_renamed(inspect.signature(function), kwargs))
+        return function(*args, **_renamed(signature, kwargs))
 
     return renamed
 
@@ -92,6 +100,10 @@ def _in_place_of_names(signature, args, kwargs):
     return args, kwargs
 
 
+def _what(result):
+    return f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {type(result).__name__}"
+
+
 def _data(value):
     return value.data if isinstance(value, tensor_type) else value
 
@@ -105,6 +117,8 @@ _HINTS = {
     "axis": "Axes count from 0, or from the end with -1.",
     "axes don't match": "Name every axis once.",
     "repeated axis": "Name every axis once.",
+    "all the input arrays must have same number": "They must have equally many axes; unsqueeze adds one.",
+    "Cannot cast ufunc": "It takes floating point numbers. Convert with x.float().",
     "all the input array dimensions": "Sizes must agree on every axis but the one along which they are joined.",
     "all input arrays must have the same shape": "stack makes a new axis; use cat to join along an old one.",
 }
@@ -123,8 +137,8 @@ def _explained(error, name, arrays):
 def wrap(array):
     """A tensor around the array that an operation made (a reduction of NumPy makes scalars)."""
     tensor = tensor_type.__new__(tensor_type)
-    tensor.data = np.asarray(array) if isinstance(array, np.generic) else array
-    tensor.requires_grad = False
+    tensor._data = np.asarray(array) if isinstance(array, np.generic) else array
+    tensor._requires_grad = False
     tensor.grad = None
     tensor.grad_fn = None
     return tensor

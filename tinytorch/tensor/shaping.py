@@ -122,7 +122,13 @@ class Shaping:
         """y[i][j] = x[index[i][j]][j] for dim=0, and so on for every `dim`; `index` has as many axes as x."""
         if index.ndim != x.ndim:
             raise ValueError(f"gather needs an index with {x.ndim} axes, but got shape {index.shape}.")
-        shape, dtype, grid = x.shape, x.dtype, _grid(index, normalize_axis_index(dim, x.ndim))
+        dim = normalize_axis_index(dim, x.ndim)
+        if index.size and (index.min() < 0 or index.max() >= x.shape[dim]):
+            raise IndexError(
+                f"gather needs indices from 0 to {x.shape[dim] - 1} along axis {dim}, but got {int(index.min())} to "
+                f"{int(index.max())}."
+            )
+        shape, dtype, grid = x.shape, x.dtype, _grid(index, dim)
 
         def rule(g):
             whole = np.zeros(shape, dtype, like=g)

@@ -1,8 +1,7 @@
 """Module 07: the training loop, and checkpoints from which training goes on as if it had never stopped.
 
-Read in this order: `trainer` (the loop), `checkpoints` (what is kept, and how it survives a crash), `plotting`.
+Read in this order: `trainer` (the loop), `checkpoints` (what is kept, and how it survives a crash).
 """
 
 from .checkpoints import CheckpointError, Checkpoints
-from .plotting import plot_loss
 from .trainer import Trainer, TrainingInterrupted

@@ -35,7 +35,23 @@ class Checkpoints:
 
     def list(self):
         """The checkpoints' folders, oldest first, whether or not they are whole."""
-        return sorted(self.folder.glob("step-????????"))
+        return sorted(self.folder.glob("step-" + 8 * "[0-9]"))
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Keep the folder for this process: two runs that save in one place would remove each other's checkpoints.
+
+        Creates the folder. Raises CheckpointError where another process holds it; the system frees it at any exit.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder.with_name(f".{self.folder.name}.lock"), "a+b") as file:
+            try:
+                _lock(file)
+            except OSError as error:
+                raise CheckpointError(
+                    f"Another process is training into {self.folder}. Wait for it, or name another folder."
+                ) from error
+            yield
 
     def save(self, step, arrays, state, score=None):
         """Write the checkpoint of `step` and remove those no longer needed. Returns its folder.
@@ -118,9 +134,10 @@ def _read_state(folder):
         content, checksum = str(outer["content"]), outer["sha256"]
         if outer["format"] != FORMAT:
             raise KeyError(outer["format"])
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        found = _sha256(content.encode())
+    except (OSError, UnicodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} is not a whole checkpoint of tinytorch ({error!r}).") from error
-    if _sha256(content.encode()) != checksum:
+    if found != checksum:
         raise CheckpointError(f"{folder} is damaged: state.json does not match its checksum.")
     return json.loads(content)
 
@@ -138,6 +155,18 @@ def _read(folder):
 
 def _sha256(data):
     return hashlib.sha256(data).hexdigest()
+
+
+def _lock(file):
+    """Take the system's lock on an open file, or raise OSError at once where somebody has it."""
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _discard(folder):

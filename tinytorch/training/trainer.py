@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 from .. import device as devices
 from ..autograd import no_grad
 from ..layers import evaluating, require_positive
-from ..optimizers import clip_grad_norm_
+from ..optimizers import ReduceLROnPlateau, clip_grad_norm_
+from ..tensor import Tensor
 from .checkpoints import CheckpointError
 
 
@@ -56,6 +57,8 @@ class Trainer:
             require_positive(checkpoint_every=checkpoint_every)
             if checkpoints is None:
                 raise ValueError(f"checkpoint_every={checkpoint_every} needs checkpoints=Checkpoints(folder).")
+        if isinstance(schedule, ReduceLROnPlateau):
+            raise TypeError("ReduceLROnPlateau needs a metric at each step: use it in a loop of your own.")
         if clip_norm is not None and not clip_norm > 0:
             raise ValueError(f"Trainer needs clip_norm above 0, but got {clip_norm}. None does not clip.")
         self.model, self.optimizer, self.loss_fn = model, optimizer, loss_fn
@@ -77,18 +80,18 @@ class Trainer:
     def fit(self, steps):
         """Train until step number `steps`, counted from the very first. Returns the history.
 
-        Raises FloatingPointError where the loss or a gradient is no longer finite, TrainingInterrupted at Ctrl-C.
+        Raises FloatingPointError where the loss or a gradient is no longer finite, TrainingInterrupted at Ctrl-C, and
+        CheckpointError where another process saves in the same place.
         """
-        if self.checkpoints is not None:
-            if self.step == 0:
-                self.checkpoints.set_aside()
-            self.checkpoints.folder.mkdir(parents=True, exist_ok=True)  # an unwritable place shows now, not hours later
         devices.keep_freed_memory()
         self.model.train()
         with (
+            self.checkpoints.locked() if self.checkpoints is not None else contextlib.nullcontext(),
             _held_interrupt() as interrupted,
             tqdm(total=steps, initial=self.step, desc="training", unit="step", disable=None, leave=False) as bar,
         ):
+            if self.step == 0 and self.checkpoints is not None:
+                self.checkpoints.set_aside()
             while self.step < steps:
                 loss = self._train_step()
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
@@ -100,7 +103,7 @@ class Trainer:
                 stop = interrupted.is_set()
                 if last or stop or _is_due(self.checkpoint_every, self.step):
                     self.save()
-                if stop and not last:
+                if stop:
                     raise TrainingInterrupted(
                         f"Stopped by Ctrl-C after step {self.step} of {steps}. {self._how_to_resume()}"
                     )
@@ -120,12 +123,14 @@ class Trainer:
         """The mean loss of a batch, and its weight as a Python number."""
         result = self.loss_fn(self.model, batch)
         loss, weight = result if isinstance(result, tuple) else (result, 1)
+        if not isinstance(loss, Tensor):
+            raise TypeError(f"loss_fn needs to return a tensor, or (tensor, weight), but got a {type(loss).__name__}.")
         if not 0 < float(weight) < math.inf:
             raise ValueError(f"loss_fn needs to return a weight above 0 with the mean loss, but it was {weight}.")
         return loss, float(weight)
 
     def _train_step(self):
-        self.model.zero_grad()
+        self.model.zero_grad()  # also parameters that this optimizer does not change
         self.optimizer.zero_grad()
         total = weights = 0.0
         for _ in range(self.accumulate):
@@ -134,6 +139,8 @@ class Trainer:
             loss.backward(np.full_like(loss.data, weight))
             total, weights = total + loss.item() * weight, weights + weight
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not parameters:
+            raise ValueError("No parameter of the optimizer got a gradient. Was it built from this model's parameters?")
         for parameter in parameters:
             parameter.grad.data /= weights
         norm = clip_grad_norm_(parameters, self.clip_norm or math.inf).item()
@@ -308,7 +315,8 @@ class _Feed:
 def _held_interrupt():
     """Ctrl-C inside sets the event that this yields, so that a step is never torn; a second one stops at once."""
     interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup, where Ctrl-C is not for us
         yield interrupted
         return
 

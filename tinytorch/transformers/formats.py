@@ -1,0 +1,249 @@
+"""How Hugging Face's transformers writes GPT-2, Llama and Mistral (Llama with a sliding window): fields and names.
+
+What a configuration asks for and GPT does not do is refused: a model that loads computes what it computed there.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+
+
+class Format:
+    """One `model_type`: its configuration and the names of its weights, from theirs to ours and back.
+
+    fields: the fields of GPTConfig and their names there; defaults: what a field of theirs means where it is left out
+    (the others are needed); parts: the fields of GPTConfig that are the same for all models of this type; limits:
+    fields of theirs that change the result, and what GPT does, the first being what leaving out means.
+    """
+
+    model_type = architecture = None
+
+    def __init__(self, fields, defaults, parts, limits):
+        elsewhere = ("quantization_config", "auto_map", "num_experts", "num_local_experts", "n_routed_experts")
+        self.fields, self.defaults, self.parts = fields, defaults, parts
+        self.limits = {**dict.fromkeys(elsewhere, (None,)), **limits}
+
+    def read_config(self, config, path):
+        """The fields of GPTConfig that the content of the config.json at `path` describes."""
+        for name, allowed in self.limits.items():
+            if config.get(name, allowed[0]) not in allowed:
+                only = " or ".join(map(repr, allowed))
+                raise ValueError(f"{path} asks for {name}={config[name]!r}, but GPT computes with {only} only.")
+        given = {**self.defaults, **config}
+        missing = [name for name in self.fields.values() if name not in given]
+        if missing:
+            raise ValueError(f"{path} needs {', '.join(missing)}, but has only {', '.join(config)}.")
+        return {**self.parts, **{ours: given[theirs] for ours, theirs in self.fields.items()}}
+
+    def fits(self, config):
+        """Whether a GPTConfig, as `resolved` gives it, is of this type."""
+        return all(config[name] == value for name, value in self.parts.items())
+
+    def write_config(self, config):
+        """The content of config.json for a GPTConfig, as `resolved` gives it. Which tokens are special is not known."""
+        described = {"model_type": self.model_type, "architectures": [self.architecture]}
+        described |= {"bos_token_id": None, "eos_token_id": None}
+        return described | {theirs: config[ours] for ours, theirs in self.fields.items()}
+
+
+class GPT2(Format):
+    """Matrices are stored (in, out), those of queries, keys and values side by side in c_attn."""
+
+    model_type, architecture = "gpt2", "GPT2LMHeadModel"
+    dropouts = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+    transposed = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
+
+    def __init__(self):
+        fields = {
+            "vocab_size": "vocab_size",
+            "n_positions": "n_positions",
+            "n_embd": "n_embd",
+            "n_layer": "n_layer",
+            "n_head": "n_head",
+            "n_inner": "n_inner",
+            "dropout": "resid_pdrop",
+            "layer_norm_epsilon": "layer_norm_epsilon",
+            "initializer_range": "initializer_range",
+            "tie_word_embeddings": "tie_word_embeddings",
+        }
+        defaults = {
+            "n_inner": None,
+            "resid_pdrop": 0.1,
+            "layer_norm_epsilon": 1e-5,
+            "initializer_range": 0.02,
+            "tie_word_embeddings": True,
+        }
+        parts = {"norm": "layer_norm", "positions": "learned", "mlp": "gelu", "bias": True, "sliding_window": None}
+        limits = {
+            "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"),  # three ways to write one formula
+            "scale_attn_weights": (True,),
+            "scale_attn_by_inverse_layer_idx": (False,),
+            "add_cross_attention": (False,),
+        }
+        super().__init__(fields, defaults, parts, limits)
+
+    def read_config(self, config, path):
+        found = {name: config.get(name, self.defaults["resid_pdrop"]) for name in self.dropouts}
+        if len(set(found.values())) > 1:
+            raise ValueError(f"{path} asks for {found}, but GPT has one dropout for all. Make them equal in the file.")
+        return super().read_config(config, path)
+
+    def fits(self, config):
+        plain = config["n_kv_head"] == config["n_head"] and config["head_dim"] * config["n_head"] == config["n_embd"]
+        return plain and super().fits(config)
+
+    def write_config(self, config):
+        dropouts = dict.fromkeys(self.dropouts, config["dropout"])
+        return {**super().write_config(config), **dropouts, "activation_function": "gelu_new"}
+
+    def read_names(self, stored):
+        """A state dict of ours from one of theirs, {name: array}, with or without `transformer.` in front."""
+        state = {}
+        for name, array in stored.items():
+            name = name.removeprefix("transformer.")
+            array = array.T if self.transposed.search(name) else array
+            if ".attn.c_attn." in name:
+                if len(array) % 3:
+                    raise ValueError(f"{name} needs queries, keys and values of one size, but holds {len(array)}.")
+                for proj, part in zip(("q_proj", "k_proj", "v_proj"), np.split(array, 3)):
+                    state[name.replace("c_attn", proj)] = part
+            else:
+                state[name.replace(".attn.c_proj.", ".attn.out_proj.")] = array
+        return state
+
+    def write_names(self, state):
+        """A state dict of theirs from one of ours."""
+        stored = {}
+        for name, array in state.items():
+            if ".attn.k_proj." in name or ".attn.v_proj." in name:
+                continue  # with the queries
+            if ".attn.q_proj." in name:
+                three = [state[name.replace("q_proj", proj)] for proj in ("q_proj", "k_proj", "v_proj")]
+                name, array = name.replace("q_proj", "c_attn"), np.concatenate(three)
+            name = name.replace(".attn.out_proj.", ".attn.c_proj.")
+            array = array.T if self.transposed.search(name) else array
+            stored[name if name.startswith("lm_head.") else f"transformer.{name}"] = array
+        return stored
+
+
+class Llama(Format):
+    """Rotary angles turn channel i with channel i + D / 2. Its one dropout, of attention weights, is ours of all."""
+
+    model_type, architecture = "llama", "LlamaForCausalLM"
+
+    def __init__(self):
+        fields = {
+            "vocab_size": "vocab_size",
+            "n_positions": "max_position_embeddings",
+            "n_embd": "hidden_size",
+            "n_layer": "num_hidden_layers",
+            "n_head": "num_attention_heads",
+            "n_kv_head": "num_key_value_heads",
+            "head_dim": "head_dim",
+            "n_inner": "intermediate_size",
+            "dropout": "attention_dropout",
+            "layer_norm_epsilon": "rms_norm_eps",
+            "initializer_range": "initializer_range",
+            "tie_word_embeddings": "tie_word_embeddings",
+        }
+        defaults = {
+            "max_position_embeddings": 2048,
+            "num_key_value_heads": None,
+            "head_dim": None,
+            "attention_dropout": 0.0,
+            "rms_norm_eps": 1e-6,
+            "initializer_range": 0.02,
+            "tie_word_embeddings": False,
+        }
+        parts = {"norm": "rms_norm", "positions": "rotary", "mlp": "swiglu", "bias": False, "sliding_window": None}
+        limits = {
+            "hidden_act": ("silu", "swish"),  # two names of one function
+            "attention_bias": (False,),
+            "mlp_bias": (False,),
+            "partial_rotary_factor": (None, 1),
+        }
+        self.names = {
+            "wte": "embed_tokens",
+            "h": "layers",
+            "ln_1": "input_layernorm",
+            "attn": "self_attn",
+            "out_proj": "o_proj",
+            "ln_2": "post_attention_layernorm",
+            "ln_f": "norm",
+        }
+        super().__init__(fields, defaults, parts, limits)
+
+    def read_config(self, config, path):
+        """transformers 5 keeps the base of the angles in rope_parameters, earlier versions beside rope_scaling."""
+        theta = config.get("rope_theta") or 10000.0
+        for name in ("rope_scaling", "rope_parameters"):
+            settings = config.get(name) or {}
+            kind = settings.get("rope_type", settings.get("type", "default"))
+            for_some_layers = any(isinstance(value, dict) for value in settings.values())
+            if kind != "default" or settings.get("partial_rotary_factor", 1) != 1 or for_some_layers:
+                raise ValueError(f"{path} asks for {name}={settings}, but GPT turns all channels, by unscaled angles.")
+            theta = settings.get("rope_theta", theta)
+        return {**super().read_config(config, path), "rope_theta": theta}
+
+    def write_config(self, config):
+        rope = {"rope_type": "default", "rope_theta": config["rope_theta"]}
+        both = {"rope_parameters": rope, "rope_theta": config["rope_theta"]}  # each version finds its own
+        return {**super().write_config(config), **both, "hidden_act": "silu"}
+
+    def read_names(self, stored):
+        """A state dict of ours from one of theirs, {name: array}, with or without `model.` in front."""
+        ours = {theirs: part for part, theirs in self.names.items()}
+        return {_renamed(name.removeprefix("model."), ours): array for name, array in stored.items()}
+
+    def write_names(self, state):
+        """A state dict of theirs from one of ours."""
+        names = {name: _renamed(name, self.names) for name in state}
+        return {(new if name.startswith("lm_head.") else f"model.{new}"): state[name] for name, new in names.items()}
+
+
+class Mistral(Llama):
+    """Llama with a sliding window."""
+
+    model_type, architecture = "mistral", "MistralForCausalLM"
+
+    def __init__(self):
+        super().__init__()
+        self.fields["sliding_window"] = "sliding_window"
+        self.defaults |= {"num_key_value_heads": 8, "sliding_window": 4096}
+        del self.parts["sliding_window"]
+
+
+FORMATS = {kind.model_type: kind() for kind in (GPT2, Llama, Mistral)}
+
+
+def _renamed(name, parts):
+    return ".".join(parts.get(part, part) for part in name.split("."))
+
+
+def format_named(model_type, path):
+    """The Format of a `model_type` that the file at `path` names."""
+    if model_type not in FORMATS:
+        raise ValueError(f"{path} is of model_type {model_type!r}, but GPT reads only {', '.join(FORMATS)}.")
+    return FORMATS[model_type]
+
+
+def format_of(config):
+    """The Format that a GPTConfig can be written in."""
+    for kind in FORMATS.values():
+        if kind.fits(resolved(config)):
+            return kind
+    raise ValueError(
+        f"save_pretrained writes models with the parts of GPT-2, {FORMATS['gpt2'].parts} and heads that share no keys, "
+        f"or of Llama, {FORMATS['mistral'].parts}, but this is {config}. Save its state dict instead."
+    )
+
+
+def resolved(config):
+    """The fields of a GPTConfig, with numbers for those that follow from others."""
+    return {
+        **dataclasses.asdict(config),
+        "n_kv_head": config.n_kv_head or config.n_head,
+        "head_dim": config.head_dim or config.n_embd // config.n_head,
+        "n_inner": config.n_inner or (8 * config.n_embd // 3 if config.mlp == "swiglu" else 4 * config.n_embd),
+    }

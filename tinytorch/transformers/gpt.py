@@ -1,0 +1,285 @@
+"""The transformer that writes: its parts, and the whole, which is GPT-2, Llama or between, as its configuration says.
+
+Letters: B batch, T time, C channels (n_embd), V vocabulary.
+"""
+
+import dataclasses
+import math
+
+from ..activations import gelu, silu, stable_sigmoid
+from ..attention import KVCache, MultiHeadAttention
+from ..embeddings import Embedding, Rotary
+from ..layers import Dropout, Linear, Module, ModuleList, require_positive
+from ..losses import cross_entropy
+from ..tensor import op, randn
+from . import pretrained
+from .generation import Generation
+from .norms import LayerNorm, RMSNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a GPT, with the names of Hugging Face's GPT-2 configuration. The defaults are GPT-2's.
+
+    n_positions: the longest sequence; n_inner: width inside the MLP (default 4 n_embd, or 8/3 n_embd for "swiglu",
+    which then has as many weights); layer_norm_epsilon: of either norm; tie_word_embeddings: the output head is the
+    token embedding; n_kv_head: heads of keys and values (default n_head); head_dim: width of a head (default
+    n_embd / n_head); norm: "layer_norm" or "rms_norm"; positions: "learned" vectors, or "rotary" angles of base
+    rope_theta; mlp: "gelu" or "swiglu"; bias: of linear layers and of layer_norm; sliding_window: how many positions
+    each one sees, itself among them (default all before it). Raises ValueError, naming the field, for what cannot be.
+    """
+
+    vocab_size: int
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int | None = None
+    dropout: float = 0.0
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+    n_kv_head: int | None = None
+    head_dim: int | None = None
+    norm: str = "layer_norm"
+    positions: str = "learned"
+    rope_theta: float = 10000.0
+    mlp: str = "gelu"
+    bias: bool = True
+    sliding_window: int | None = None
+
+    def __post_init__(self):
+        sizes = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+        require_positive(**{name: getattr(self, name) for name in sizes})
+        given = {name: getattr(self, name) for name in ("n_inner", "n_kv_head", "head_dim", "sliding_window")}
+        require_positive(**{name: size for name, size in given.items() if size is not None})
+        choices = {"norm": NORMS, "positions": ("learned", "rotary"), "mlp": MLPS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"GPTConfig needs {name} to be one of {list(known)}, but got {getattr(self, name)!r}.")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"GPTConfig needs n_embd divisible by n_head, but got {self.n_embd} and {self.n_head}.")
+        if self.n_kv_head and self.n_head % self.n_kv_head:
+            raise ValueError(
+                f"GPTConfig needs n_head divisible by n_kv_head, but got {self.n_head} and {self.n_kv_head}."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"GPTConfig needs dropout of at least 0 and below 1, but got {self.dropout}.")
+        if self.positions == "rotary" and (self.head_dim or self.n_embd // self.n_head) % 2:
+            raise ValueError(
+                f"Rotary positions need heads of even width, but n_embd={self.n_embd}, n_head={self.n_head} and "
+                f"head_dim={self.head_dim} make an odd one."
+            )
+        if not 0 < self.rope_theta < math.inf:
+            raise ValueError(f"GPTConfig needs rope_theta above 0, but got {self.rope_theta}.")
+
+    @classmethod
+    def gpt2(cls, **changes):
+        """GPT-2's smallest model (Radford et al. 2019), 124 million parameters, with `changes`: gpt2(n_layer=2)."""
+        return cls(**{"vocab_size": 50257, "tie_word_embeddings": True, **changes})
+
+    @classmethod
+    def llama(cls, **changes):
+        """Llama 2's smallest model (Touvron et al. 2023, arXiv:2307.09288), 7 billion parameters, with `changes`."""
+        shape = {"vocab_size": 32000, "n_positions": 4096, "n_embd": 4096, "n_layer": 32, "n_head": 32}
+        parts = {"norm": "rms_norm", "positions": "rotary", "mlp": "swiglu", "bias": False}
+        inner = {} if "n_embd" in changes else {"n_inner": 11008}
+        return cls(**{**shape, **parts, **inner, **changes})
+
+
+class MLP(Module):
+    """Two linear layers with GELU between them, on each position alone: (B, T, C) to (B, T, C)."""
+
+    def __init__(self, n_embd, n_inner=None, dropout=0.0, bias=True, *, generator=None):
+        n_inner = n_inner or 4 * n_embd
+        self.c_fc = Linear(n_embd, n_inner, bias, generator=generator)
+        self.c_proj = Linear(n_inner, n_embd, bias, generator=generator)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x):
+        return self.dropout(self.c_proj(gelu(self.c_fc(x), approximate="tanh")))
+
+
+def swiglu_composed(gate, up):
+    """`swiglu` in primitive operations."""
+    return silu(gate) * up
+
+
+@op
+def swiglu(gate, up):
+    """silu(gate) * up, element by element: one projection decides how much of the other passes."""
+    s = stable_sigmoid(gate)
+    opened = gate * s
+
+    def grad_gate(g):  # the slope of gate * s is s (1 + gate (1 - s))
+        d = 1 - s
+        d *= gate
+        d += 1
+        d *= s
+        d *= up
+        d *= g
+        return d
+
+    return opened * up, (grad_gate, lambda g: g * opened)
+
+
+class SwiGLU(Module):
+    """An MLP whose hidden layer is a product, silu(gate) * up (Shazeer 2020, arXiv:2002.05202): (B, T, C) to (B, T, C).
+
+    n_inner: the width inside, by default 8/3 n_embd, so that three matrices have as many weights as the MLP's two.
+    """
+
+    def __init__(self, n_embd, n_inner=None, dropout=0.0, bias=False, *, generator=None):
+        n_inner = n_inner or 8 * n_embd // 3
+        self.gate_proj = Linear(n_embd, n_inner, bias, generator=generator)
+        self.up_proj = Linear(n_embd, n_inner, bias, generator=generator)
+        self.down_proj = Linear(n_inner, n_embd, bias, generator=generator)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x):
+        return self.dropout(self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x))))
+
+
+NORMS = {"layer_norm": LayerNorm, "rms_norm": RMSNorm}
+MLPS = {"gelu": MLP, "swiglu": SwiGLU}
+
+
+def norm_of(config):
+    """The normalisation that a GPTConfig asks for."""
+    if config.norm == "rms_norm":
+        return RMSNorm(config.n_embd, config.layer_norm_epsilon)
+    return LayerNorm(config.n_embd, config.layer_norm_epsilon, bias=config.bias)
+
+
+class Block(Module):
+    """Attention across positions, then the MLP within each; both read a normalised copy and add to the stream.
+
+    rotary: the Rotary of the model, where positions are angles.
+    """
+
+    def __init__(self, config, generator=None, rotary=None):
+        self.ln_1 = norm_of(config)
+        self.attn = MultiHeadAttention(
+            config.n_embd,
+            config.n_head,
+            config.dropout,
+            config.bias,
+            num_kv_heads=config.n_kv_head,
+            head_dim=config.head_dim,
+            window=config.sliding_window,
+            rotary=rotary,
+            generator=generator,
+        )
+        self.ln_2 = norm_of(config)
+        self.mlp = MLPS[config.mlp](config.n_embd, config.n_inner, config.dropout, config.bias, generator=generator)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x, key_padding_mask=None, cache=None):
+        attended = self.attn(self.ln_1(x), key_padding_mask=key_padding_mask, is_causal=True, cache=cache)
+        x = x + self.dropout(attended)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(Generation, Module):
+    """A language model: ids (B, T) to logits (B, T, V), each position seeing those up to itself.
+
+    Weights start as in GPT-2: N(0, 0.02), the projections into the residual stream smaller by sqrt(2 n_layer).
+    """
+
+    def __init__(self, config, generator=None):
+        self.config = config
+        self.wte = Embedding(config.vocab_size, config.n_embd, generator=generator)
+        learned = config.positions == "learned"
+        self.wpe = Embedding(config.n_positions, config.n_embd, generator=generator) if learned else None
+        self.dropout = Dropout(config.dropout)
+        head_dim = config.head_dim or config.n_embd // config.n_head
+        rotary = None if learned else Rotary(head_dim, config.rope_theta)
+        self.h = ModuleList(Block(config, generator, rotary) for _ in range(config.n_layer))
+        self.ln_f = norm_of(config)
+        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False, generator=generator)
+        self._initialise(generator)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.wte.weight
+
+    def _initialise(self, generator):
+        for name, parameter in self.named_parameters():
+            if name.endswith(".bias"):
+                parameter.data[...] = 0
+            elif parameter.ndim == 2:
+                std = self.config.initializer_range
+                if name.endswith(("out_proj.weight", "c_proj.weight", "down_proj.weight")):
+                    std /= math.sqrt(2 * self.config.n_layer)
+                parameter.data[...] = randn(*parameter.shape, generator=generator).data * std
+
+    def forward(self, ids, key_padding_mask=None, cache=None):
+        """Logits (B, T, V) for ids (B, T).
+
+        key_padding_mask (B, T): true at padding, which is never attended to. cache: from `new_cache`; ids then go on
+        where the cache ends. Raises ValueError for other shapes and for more than n_positions positions.
+        """
+        if ids.ndim != 2 or ids.shape[1] == 0:
+            raise ValueError(f"GPT needs ids of shape (batch, time) with at least one position, but got {ids.shape}.")
+        start = cache[0].length if cache else 0
+        end = start + ids.shape[1]
+        if end > self.config.n_positions:
+            raise ValueError(
+                f"This GPT sees n_positions={self.config.n_positions} positions, but got a sequence of {end}. "
+                "Shorten it, or build the model with more positions."
+            )
+        x = self.wte(ids)  # (B, T, C)
+        if self.wpe is not None:
+            x = x + self.wpe.weight[start:end]
+        x = self.dropout(x)
+        for i, block in enumerate(self.h):
+            x = block(x, key_padding_mask, cache[i] if cache else None)
+        return self.lm_head(self.ln_f(x))  # (B, T, V)
+
+    def num_parameters(self):
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def new_cache(self):
+        """An empty KVCache for each layer."""
+        return [KVCache(self.config.n_positions) for _ in self.h]
+
+    @classmethod
+    def from_pretrained(cls, folder, **changes):
+        """A GPT with the weights in `folder`, as Hugging Face's transformers saves GPT-2, Llama and Mistral models.
+
+        folder: holds config.json and model.safetensors, or the parts that model.safetensors.index.json lists.
+        changes: fields of GPTConfig to set otherwise, such as dropout=0.0. Weights of any floating point type become
+        float32; the model is in evaluation mode. Raises ValueError for what the folder asks for and GPT is not, and
+        for weights that do not fit; FileNotFoundError for a file that is missing.
+        """
+        fields = {**pretrained.read_config(folder), **changes}
+        model = cls(GPTConfig(**fields))
+        state = pretrained.read_state(folder, tied=model.config.tie_word_embeddings)
+        try:
+            model.load_state_dict(state)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"The weights in {folder} do not fit its config.json. {error.args[0]}") from error
+        return model.eval()
+
+    def save_pretrained(self, folder):
+        """Write config.json and model.safetensors, which from_pretrained and transformers read, into `folder`.
+
+        The names are those of GPT-2, or of Llama (Mistral with a sliding window), whichever the configuration is.
+        Each file is written beside and renamed: an interruption leaves the old files or no config.json, and then
+        nothing is read. Raises ValueError for a configuration that is neither.
+        """
+        pretrained.write(folder, self.config, self.state_dict())
+
+
+# ---- learning from text
+
+
+def next_token_loss(model, ids, pad_id=None):
+    """(mean loss, count): the surprise at each next token of ids (B, T), and how many tokens that is the mean of.
+
+    Padding on the right is neither attended to nor counted; without a `pad_id` there is none.
+    """
+    inputs, targets = ids[:, :-1], ids[:, 1:]  # (B, T - 1)
+    if pad_id is None:
+        return cross_entropy(model(inputs).flatten(0, 1), targets.flatten()), targets.numel()
+    logits = model(inputs, key_padding_mask=inputs == pad_id)  # (B, T - 1, V)
+    loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=pad_id)
+    return loss, (targets != pad_id).sum().item()
