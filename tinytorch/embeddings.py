@@ -132,20 +132,24 @@ def rotary(x, cos, sin, interleaved=False):
 
 @op
 def _rotary(x, cos, sin, *, interleaved):
-    first, second = _pairs(x, interleaved)
-
-    def grad_x(g):  # turned back
-        return _turn(*_pairs(g, interleaved), cos, -sin, np.empty_like(g), interleaved)
-
     def grad_cos(g):
-        g_first, g_second = _pairs(g, interleaved)
+        (first, second), (g_first, g_second) = _pairs(x, interleaved), _pairs(g, interleaved)
         return g_first * first + g_second * second
 
     def grad_sin(g):
-        g_first, g_second = _pairs(g, interleaved)
+        (first, second), (g_first, g_second) = _pairs(x, interleaved), _pairs(g, interleaved)
         return g_second * first - g_first * second
 
-    return _turn(first, second, cos, sin, np.empty_like(x), interleaved), (grad_x, grad_cos, grad_sin)
+    return _turn(x, cos, sin, interleaved), (lambda g: _turn(g, cos, -sin, interleaved), grad_cos, grad_sin)
+
+
+def _turn(x, cos, sin, interleaved):
+    """Each channel times cos, plus its partner times -sin or sin: whole rows at once, faster than halves of them."""
+    first, second = _pairs(x, interleaved)
+    y = _joined(second, first, interleaved)
+    y *= _joined(-sin, sin, interleaved)
+    y += x * _joined(cos, cos, interleaved)
+    return y
 
 
 def _pairs(x, interleaved):
@@ -154,13 +158,11 @@ def _pairs(x, interleaved):
     return (x[..., 0::2], x[..., 1::2]) if interleaved else (x[..., :half], x[..., half:])
 
 
-def _turn(first, second, cos, sin, out, interleaved):
-    out_first, out_second = _pairs(out, interleaved)
-    np.multiply(first, cos, out=out_first)
-    out_first -= second * sin
-    np.multiply(second, cos, out=out_second)
-    out_second += first * sin
-    return out
+def _joined(first, second, interleaved):
+    """The way back from `_pairs`, as a copy."""
+    if interleaved:
+        return np.stack((first, second), axis=-1).reshape(*first.shape[:-1], 2 * first.shape[-1])
+    return np.concatenate((first, second), axis=-1)
 
 
 class Rotary(Module):

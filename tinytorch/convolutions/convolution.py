@@ -86,18 +86,17 @@ def _conv(x, weight, bias, *, stride, pads, dilation, groups):
     # Copies for kw shifts and kh products of matrices, not copies for all kh * kw shifts and one product (Chellapilla
     # et al. 2006, section 3): as fast, in 1 / kh of the memory.
     columns = _columns(x, right)  # (C, kw, H, W_out, B)
-    size, shape, height = x.shape, columns.shape, len(range(x.shape[1])[down[0]])
-    across = math.prod(shape[3:])  # W_out * B
-    n = height * across
-    columns = columns.reshape(groups, depth * kw, shape[2], across)
+    size, shape = x.shape, columns.shape
+    height, across = len(range(size[1])[down[0]]), math.prod(shape[3:])  # H_out, W_out * B
+    columns = columns.reshape(groups, depth * kw, size[1], across)
     taps = [weight[:, :, i].reshape(groups, filters // groups, depth * kw) for i in range(kh)]
 
-    def under(row):  # (groups, depth * kw, n), a view where the stride is 1
-        return columns[:, :, row].reshape(groups, depth * kw, n)
+    def under(row):  # (groups, depth * kw, H_out * W_out * B), a view where the stride is 1
+        return columns[:, :, row].reshape(groups, depth * kw, -1)
 
     @_once
-    def flat(g):  # (groups, F / groups, n)
-        return packed(batch_last(g)).reshape(groups, filters // groups, n)
+    def flat(g):  # (groups, F / groups, H_out * W_out * B)
+        return packed(batch_last(g)).reshape(groups, filters // groups, -1)
 
     y = np.matmul(taps[0], under(down[0]))
     for tap, row in zip(taps[1:], down[1:]):
@@ -117,7 +116,7 @@ def _conv(x, weight, bias, *, stride, pads, dilation, groups):
         return np.stack([row.reshape(filters, depth, kw) for row in rows], axis=2)
 
     def grad_bias(g):
-        return np.matmul(flat(g), np.ones_like(g, shape=(n,))).reshape(filters)
+        return np.matmul(flat(g), np.ones_like(g, shape=(height * across,))).reshape(filters)
 
     return batch_first(y.reshape(filters, height, *shape[3:])), (grad_x, grad_weight, grad_bias)
 

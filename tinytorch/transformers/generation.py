@@ -14,7 +14,10 @@ class Generation:
     """The part of a language model that writes. The rest has config.n_positions, new_cache, forward(ids, cache=)."""
 
     def generate(self, ids, max_new_tokens, use_cache=True, **sampling):
-        """ids (B, T) and what follows, (B, T + new), as `stream` samples it."""
+        """ids (B, T) and what follows, (B, T + new), as `stream` samples it.
+
+        All prompts have one length: padding would be read as text.
+        """
         new = [Tensor(step[:, None]).to(ids.device) for step in self.stream(ids, max_new_tokens, use_cache, **sampling)]
         return cat([ids, *new], dim=1)
 
@@ -102,8 +105,10 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     top_k keeps the k most likely; top_p then keeps the fewest whose probabilities sum to at least p (nucleus sampling,
     Holtzman et al. 2020, arXiv:1904.09751).
     """
-    if np.isnan(logits).any():
-        raise ValueError("sample got NaN among the logits. Was the model trained with a loss that became NaN?")
+    if not np.isfinite(logits.max(axis=-1)).all():
+        raise ValueError(
+            "sample needs logits whose largest is a number in each row, but got NaN or infinity. Did training diverge?"
+        )
     if temperature == 0:
         return np.argmax(logits, axis=-1)
     order = np.argsort(-logits, axis=-1, kind="stable")
