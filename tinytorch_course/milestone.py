@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from threadpoolctl import threadpool_limits
+
 import tinytorch as tt
 
 
@@ -20,15 +22,18 @@ class Gate(NamedTuple):
     what: str
 
 
-def run(main, description, *, steps, out):
+def run(main, description, *, steps, out, choices=None):
     """Read the command line, call `main(options)`, and exit with its status (0 or 1), or 130 after Ctrl-C.
 
+    steps: how long to train unless told, a number, or a function of the options that says it.
+    choices: the script's own options, {"corpus": {"patterns": "what it is", "stdlib": ...}}, the default first.
     What a user can put right ends in one plain sentence; everything else keeps its traceback.
     """
-    options = read_options(description, steps, Path(out))
+    options = read_options(description, steps, Path(out), choices=choices)
     tt.manual_seed(options.seed)
     try:
-        status = main(options)
+        with threadpool_limits(1):  # for models this small more threads only wait, and they change the rounding
+            status = main(options)
     except KeyboardInterrupt as stopped:
         print(str(stopped) or "Stopped by Ctrl-C.", file=sys.stderr)
         status = 130
@@ -38,15 +43,10 @@ def run(main, description, *, steps, out):
     sys.exit(status)
 
 
-def read_options(description, steps, out, argv=None):
-    """The options of this run, checked. `--resume` takes seed and steps from the run that it goes on with."""
-    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
-    parser.add_argument("--train-only", action="store_true", help="train and report, then stop")
-    parser.add_argument("--steps", type=int, help=f"how long to train (default {steps})")
-    parser.add_argument("--seed", type=int, help="where the random numbers start (default 0)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to compute (default cpu)")
-    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"where results go (default {out})")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+def read_options(description, steps, out, argv=None, choices=None):
+    """The options of this run, checked. `--resume` takes seed, steps and choices from the run that it goes on with."""
+    choices = choices or {}
+    parser = _parser(description, steps, out, choices)
     options = parser.parse_args(argv)
     if options.steps is not None and options.steps < 1:
         parser.error(f"--steps needs at least 1, but got {options.steps}.")
@@ -54,27 +54,58 @@ def read_options(description, steps, out, argv=None):
         parser.error(f"--seed needs 0 or more, but got {options.seed}.")
     try:
         tt.device.check_device(options.device)
-        earlier = _earlier_run(options.out) if options.resume else {}
+        earlier = _earlier_run(options.out, choices) if options.resume else {}
         make_writable(options.out)
     except (RuntimeError, OSError) as error:
         parser.error(str(error))
-    if options.seed not in (None, earlier.get("seed", options.seed)):
-        parser.error(f"--resume goes on with a run of seed {earlier['seed']}, so --seed {options.seed} cannot be kept.")
-    options.name, options.default_steps = out.name, steps
-    options.seed = earlier.get("seed", options.seed or 0)
-    options.steps = options.steps or earlier.get("steps", steps)
-    write_json(options.out / "run.json", {"seed": options.seed, "steps": options.steps})
+    defaults = {"seed": 0} | {name: next(iter(values)) for name, values in choices.items()}
+    for name, default in defaults.items():
+        given = getattr(options, name)
+        kept = earlier.get(name, default if given is None else given)
+        if given not in (None, kept):
+            parser.error(f"--resume goes on with a run of {name} {kept}, so --{name} {given} cannot be kept.")
+        setattr(options, name, kept)
+    options.name, options.default_steps = out.name, steps(options) if callable(steps) else steps
+    options.steps = options.steps or earlier.get("steps", options.default_steps)
+    if not options.resume:
+        _put_away(options.out)
+    write_json(options.out / "run.json", {name: getattr(options, name) for name in ("steps", *defaults)})
     return options
 
 
-def _earlier_run(out):
+def _put_away(out):
+    """Clear a folder of an earlier run's results, so that nothing in it is taken for this run's."""
+    tt.Checkpoints(out / "checkpoints").set_aside()
+    for name in ("metrics.json", "loss.png"):
+        (out / name).unlink(missing_ok=True)
+
+
+def _parser(description, steps, out, choices):
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--train-only", action="store_true", help="train and report, then stop")
+    default_steps = "depends on the other options" if callable(steps) else steps
+    parser.add_argument("--steps", type=int, help=f"how long to train (default {default_steps})")
+    parser.add_argument("--seed", type=int, help="where the random numbers start (default 0)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to compute (default cpu)")
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"where results go (default {out})")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+    for name, values in choices.items():
+        what = "; ".join(f"{value}: {meaning}" for value, meaning in values.items())
+        parser.add_argument(f"--{name}", choices=tuple(values), help=f"{what} (default {next(iter(values))})")
+    return parser
+
+
+def _earlier_run(out, choices):
     path = out / "run.json"
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-        return {"seed": int(run["seed"]), "steps": int(run["steps"])}
+        chosen = {name: run.get(name, next(iter(values))) for name, values in choices.items()}
+        if any(value not in choices[name] for name, value in chosen.items()):
+            raise ValueError(chosen)
+        return {"seed": int(run["seed"]), "steps": int(run["steps"]), **chosen}
     except FileNotFoundError:
         raise FileNotFoundError(f"--resume found no run in {out}. Start one without --resume.") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise OSError(f"{path} is not the record of a run. Start a new one without --resume.") from None
 
 
@@ -118,7 +149,8 @@ def report(options, trainer, metrics, gates):
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(f"{name:<{width}}  {_readable(value)}")
-    print(f"results in {options.out}: {', '.join(sorted(path.name for path in options.out.iterdir()))}")
+    results = sorted(path.name for path in options.out.iterdir() if not path.name.startswith("."))
+    print(f"results in {options.out}: {', '.join(results)}")
     missed = [gate for gate in gates if not metrics[gate.metric] >= gate.least]
     for gate in missed:
         print(f"Not reached: the gate is that {gate.what}, but {gate.metric} is {_readable(metrics[gate.metric])}.")
@@ -128,4 +160,6 @@ def report(options, trainer, metrics, gates):
 
 
 def _readable(value):
+    if isinstance(value, str):
+        return value
     return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"

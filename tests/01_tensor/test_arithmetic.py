@@ -11,7 +11,11 @@ import tinytorch as tt
 RNG = np.random.default_rng(0)
 OPERATORS = [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow]
 COMPARISONS = [operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge]
-each_operator = pytest.mark.parametrize("f", OPERATORS)
+GATES = {
+    operator.add: pytest.mark.exercise("ex-01-1", points=1),
+    operator.mul: pytest.mark.exercise("ex-01-2", points=1),
+}
+each_operator = pytest.mark.parametrize("f", [pytest.param(f, marks=GATES.get(f, ())) for f in OPERATORS])
 each_comparison = pytest.mark.parametrize("f", COMPARISONS)
 
 
@@ -231,6 +235,7 @@ class TestComparisons:
 
 
 class TestMatmul:
+    @pytest.mark.exercise("ex-01-4", points=2)
     @pytest.mark.parametrize(
         "x, y",
         [

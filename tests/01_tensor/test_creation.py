@@ -89,6 +89,7 @@ class TestConstants:
         assert_same(tt.eye(3), np.eye(3, dtype=np.float32))
         assert_same(tt.eye(2, 3), np.eye(2, 3, dtype=np.float32))
 
+    @pytest.mark.exercise("ex-01-3", points=1)
     def test_arange_counts_like_python(self):
         assert_same(tt.arange(4), np.array([0, 1, 2, 3]))
         assert_same(tt.arange(1, 4), np.array([1, 2, 3]))

@@ -163,6 +163,7 @@ class TestGather:
 
 
 class TestPieces:
+    @pytest.mark.exercise("ex-01-7", points=3)
     @pytest.mark.parametrize("dim", [0, 1, -1])
     @pytest.mark.parametrize("size", [1, 2, 3, 10])
     def test_split_cuts_pieces_of_a_length(self, size, dim):
@@ -171,18 +172,21 @@ class TestPieces:
         for piece, array in zip(pieces, expected, strict=True):
             assert_same(piece, array)
 
+    @pytest.mark.exercise("ex-01-7", points=3)
     def test_split_cuts_pieces_of_given_lengths(self):
         a, b, c = tt.split(tt.tensor(X), [1, 0, 3], dim=-1)
         assert_same(a, X[..., :1])
         assert_same(b, X[..., 1:1])
         assert_same(c, X[..., 1:])
 
+    @pytest.mark.exercise("ex-01-8", points=1)
     @pytest.mark.parametrize("n, chunks, lengths", [(7, 3, [3, 3, 1]), (6, 4, [2, 2, 2]), (3, 5, [1] * 3), (4, 1, [4])])
     def test_chunk_makes_at_most_so_many_as_in_pytorch(self, n, chunks, lengths):
         pieces = tt.arange(n).chunk(chunks)
         assert [len(piece) for piece in pieces] == lengths
         assert_same(tt.cat(pieces), np.arange(n))
 
+    @pytest.mark.exercise("ex-01-8", points=1)
     def test_chunk_along_another_axis(self):
         assert [piece.shape for piece in tt.chunk(tt.tensor(X), 2, dim=-1)] == [(2, 3, 2), (2, 3, 2)]
 
@@ -191,11 +195,13 @@ class TestPieces:
         with pytest.raises(ValueError, match=f"pieces of at least 1, but got {size}"):
             tt.arange(4).split(size)
 
+    @pytest.mark.exercise("ex-01-7", points=3)
     @pytest.mark.parametrize("sizes", [[1, 2], [5], [5, -1]])
     def test_lengths_that_do_not_add_up_are_refused(self, sizes):
         with pytest.raises(ValueError, match="split needs lengths"):
             tt.arange(4).split(sizes)
 
+    @pytest.mark.exercise("ex-01-8", points=1)
     def test_no_chunks_are_refused(self):
         with pytest.raises(ValueError, match="at least 1 chunk, but got 0"):
             tt.arange(4).chunk(0)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 import tinytorch as tt
-from tinytorch.activations import gelu_composed, log_softmax_composed, silu_composed, softmax_composed
+from tinytorch.activations import (
+    gelu_composed,
+    log_softmax_composed,
+    silu_composed,
+    softmax_composed,
+    stable_sigmoid,
+)
 from tinytorch.testing import assert_close, check_grad
 
 
@@ -56,6 +62,31 @@ def test_values_are_those_of_the_definition(function, definition):
     assert_close(function(tt.tensor(grid)), [definition(x) for x in grid], rtol=1e-14, atol=1e-15)
 
 
+@pytest.mark.exercise("ex-02-1", points=1)
+def test_relu_makes_a_new_tensor_without_what_is_below_zero():
+    x = tt.tensor([-2.0, -0.5, 0.0, 0.5, 2.0])
+    assert_close(tt.relu(x), [0.0, 0.0, 0.0, 0.5, 2.0], 0, 0)
+    assert_close(x, [-2.0, -0.5, 0.0, 0.5, 2.0], 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("composed", "name"),
+    [
+        pytest.param(silu_composed, "silu", marks=pytest.mark.exercise("ex-02-3", points=1), id="silu"),
+        pytest.param(gelu_composed, "gelu", marks=pytest.mark.exercise("ex-02-4", points=2), id="gelu"),
+        pytest.param(
+            lambda x: gelu_composed(x, "tanh"),
+            "gelu_tanh",
+            marks=pytest.mark.exercise("ex-02-4", points=2),
+            id="gelu_tanh",
+        ),
+    ],
+)
+def test_composed_values_are_those_of_the_definition(composed, name):
+    grid = np.linspace(-8, 8, 101)
+    assert_close(composed(tt.tensor(grid)), [ELEMENTWISE[name][1](x) for x in grid], rtol=1e-13, atol=1e-14)
+
+
 @every_function
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3, 4), (0, 3)])
 def test_gradients_are_those_of_finite_differences(function, shape):
@@ -78,6 +109,13 @@ def test_inputs_and_incoming_gradients_are_left_alone(function):
     function(leaf).backward(cotangent)
     assert_close(leaf, x, 0, 0)
     assert_close(cotangent, g, 0, 0)
+
+
+@pytest.mark.exercise("ex-02-2", points=2)
+def test_stable_sigmoid_has_its_limits_and_no_overflow():
+    x = np.array([-1e4, -1.0, 0.0, 1.0, 1e4])
+    expected = [0.0, sigmoid_by_definition(-1.0), 0.5, sigmoid_by_definition(1.0), 1.0]
+    assert_close(stable_sigmoid(x), expected, rtol=1e-15, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +152,7 @@ def test_relu_has_gradient_zero_at_zero():
     assert_close(x.grad, [0.0, 0.0, 1.0], 0, 0)
 
 
+@pytest.mark.exercise("ex-02-2", points=2)
 @pytest.mark.parametrize("function", [tt.sigmoid, lambda x: tt.silu(x) / x], ids=["sigmoid", "silu"])
 def test_small_probabilities_keep_their_digits_in_single_precision(function):
     x = np.array([-80.0, -40.0, -20.0, -10.0, -5.0, 5.0, 20.0], np.float32)
@@ -157,6 +196,7 @@ def test_erf_is_odd_and_ends_at_one():
 # ---- softmax
 
 
+@pytest.mark.exercise("ex-02-6", points=2)
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1e3, 1e30])
 @pytest.mark.parametrize("dim", [0, 1, -1])
 def test_softmax_is_positive_and_sums_to_one(dim, scale):
@@ -166,12 +206,33 @@ def test_softmax_is_positive_and_sums_to_one(dim, scale):
     assert_close(total, np.ones(total.shape))
 
 
+@pytest.mark.exercise("ex-02-6", points=2)
 def test_softmax_is_that_of_the_definition():
     x = random(3, 4)
     expected = [[math.exp(v) / sum(map(math.exp, row)) for v in row] for row in x]
     assert_close(tt.softmax(tt.tensor(x)), expected, rtol=1e-14, atol=1e-14)
     assert_close(tt.log_softmax(tt.tensor(x)), np.log(expected), rtol=1e-13, atol=1e-13)
     assert_close(tt.softmax(tt.tensor(x.T), dim=0), np.transpose(expected), rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("composed", "of_definition"),
+    [
+        pytest.param(softmax_composed, lambda p: p, marks=pytest.mark.exercise("ex-02-5", points=2), id="softmax"),
+        pytest.param(log_softmax_composed, np.log, marks=pytest.mark.exercise("ex-02-7", points=2), id="log_softmax"),
+    ],
+)
+@pytest.mark.parametrize("dim", [0, 1, -1])
+@pytest.mark.parametrize("shift", [0.0, 1e4, -1e4])
+def test_composed_softmax_is_that_of_the_definition(composed, of_definition, dim, shift):
+    x = random(3, 4, 5)
+    expected = np.exp(x) / np.exp(x).sum(dim, keepdims=True)
+    assert_close(composed(tt.tensor(x + shift), dim), of_definition(expected), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.exercise("ex-02-7", points=2)
+def test_composed_log_softmax_sees_what_softmax_rounds_to_zero():
+    assert_close(log_softmax_composed(tt.tensor([0.0, -1000.0])), [0.0, -1000.0], 0, 0)
 
 
 @pytest.mark.parametrize("function", [tt.softmax, tt.log_softmax])

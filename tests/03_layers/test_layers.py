@@ -57,6 +57,7 @@ NET_PARAMETERS = [
 # ---- what is inside a module
 
 
+@pytest.mark.exercise("ex-03-5", points=2)
 def test_parameters_have_dotted_names_in_order_of_assignment_own_ones_first():
     assert [name for name, _ in Net().named_parameters()] == NET_PARAMETERS
 
@@ -68,6 +69,7 @@ def test_parameters_are_the_objects_that_were_assigned():
     assert [id(p) for p in net.parameters()] == [id(p) for p in named.values()]
 
 
+@pytest.mark.exercise("ex-03-5", points=2)
 def test_buffers_are_saved_and_not_learned():
     net = Net()
     assert [name for name, _ in net.named_buffers()] == ["blocks.0.count"]
@@ -75,6 +77,7 @@ def test_buffers_are_saved_and_not_learned():
     assert all(parameter.requires_grad for parameter in net.parameters())
 
 
+@pytest.mark.exercise("ex-03-4", points=2)
 def test_modules_come_with_dotted_names_the_whole_first():
     names = [name for name, _ in Net().named_modules()]
     assert names == ["", "first", "blocks", "blocks.0", "blocks.1", "blocks.1.0", "blocks.1.1"]
@@ -85,6 +88,20 @@ def test_a_replaced_parameter_takes_the_place_of_the_old():
     net.first.weight = tt.Parameter(np.ones((3, 2), np.float32))
     assert dict(net.named_parameters())["first.weight"] is net.first.weight
     assert len(list(net.parameters())) == len(NET_PARAMETERS)
+
+
+@pytest.mark.exercise("ex-03-4", points=2)
+def test_a_shared_module_comes_once():
+    layer = tt.Linear(2, 2)
+    assert [name for name, _ in tt.Sequential(layer, tt.ReLU(), layer).named_modules()] == ["", "0", "1"]
+
+
+@pytest.mark.exercise("ex-03-5", points=2)
+def test_a_parameter_of_two_modules_comes_once():
+    first, second = tt.Linear(2, 2), tt.Linear(2, 2)
+    second.weight = first.weight
+    names = [name for name, _ in tt.Sequential(first, second).named_parameters()]
+    assert names == ["0.weight", "0.bias", "1.bias"]
 
 
 def test_a_shared_parameter_is_learned_once_and_saved_under_both_names():
@@ -138,6 +155,7 @@ def test_a_parameter_of_integers_is_refused():
 # ---- changing all of it
 
 
+@pytest.mark.exercise("ex-03-6", points=1)
 def test_train_and_eval_reach_every_module():
     net = Net()
     assert all(module.training for module in net.modules())
@@ -147,6 +165,7 @@ def test_train_and_eval_reach_every_module():
     assert all(module.training for module in net.modules())
 
 
+@pytest.mark.exercise("ex-03-6", points=1)
 def test_train_of_a_part_leaves_the_rest():
     net = Net().eval()
     net.blocks[1].train()
@@ -231,6 +250,7 @@ def test_state_dict_shares_memory_and_has_no_graph():
     assert not any(tensor.requires_grad for tensor in state.values())
 
 
+@pytest.mark.exercise("ex-03-9", points=4)
 @pytest.mark.parametrize("convert", [np.asarray, tt.tensor, lambda a: a.astype(np.float64)])
 def test_a_state_dict_is_copied_into_the_same_arrays(convert):
     net, state = Net(), other_state()
@@ -243,6 +263,7 @@ def test_a_state_dict_is_copied_into_the_same_arrays(convert):
     assert net.first.weight.data.any()
 
 
+@pytest.mark.exercise("ex-03-9", points=4)
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("name", ["first.weight", "temperature", "blocks.0.count", "blocks.1.0.bias"])
 def test_a_wrong_shape_is_named_and_nothing_is_loaded(name, strict):
@@ -254,6 +275,7 @@ def test_a_wrong_shape_is_named_and_nothing_is_loaded(name, strict):
     assert_same_state(net, before)
 
 
+@pytest.mark.exercise("ex-03-9", points=4)
 @pytest.mark.parametrize(
     ("removed", "added", "message"),
     [
@@ -273,6 +295,7 @@ def test_missing_and_unexpected_names_are_named_and_nothing_is_loaded(removed, a
     assert_same_state(net, before)
 
 
+@pytest.mark.exercise("ex-03-9", points=4)
 def test_without_strict_the_rest_is_loaded_and_both_lists_returned():
     net, state = Net(), other_state()
     before = snapshot(net)
@@ -295,6 +318,7 @@ def test_loading_does_not_change_the_given_dict():
 # ---- containers
 
 
+@pytest.mark.exercise("ex-03-3", points=1)
 def test_sequential_applies_one_after_another():
     first, second = tt.Linear(2, 3), tt.Linear(3, 1)
     x = tt.tensor(random(4, 2).astype(np.float32))
@@ -370,6 +394,7 @@ def test_activation_layers_are_their_functions(module, function):
 # ---- the linear layer
 
 
+@pytest.mark.exercise("ex-03-1", points=1)
 @pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 5, 3), (0, 3), (2, 1, 2, 3)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_is_x_times_weight_transposed_plus_bias(shape, bias):
@@ -395,6 +420,7 @@ def test_linear_leaves_its_inputs_and_the_incoming_gradient_alone():
     assert_close(g, random(4, 2, seed=3), 0, 0)
 
 
+@pytest.mark.exercise("ex-03-2", points=2)
 def test_linear_layer_holds_weight_and_bias():
     layer = tt.Linear(3, 2)
     x = tt.tensor(random(4, 3).astype(np.float32))
@@ -405,6 +431,7 @@ def test_linear_layer_holds_weight_and_bias():
     assert_close(layer(x), tt.linear(x, layer.weight, layer.bias), 0, 0)
 
 
+@pytest.mark.exercise("ex-03-2", points=2)
 def test_linear_layer_without_bias():
     layer = tt.Linear(3, 2, bias=False)
     assert layer.bias is None
@@ -412,6 +439,7 @@ def test_linear_layer_without_bias():
     assert_close(layer(tt.zeros(1, 3)), [[0.0, 0.0]], 0, 0)
 
 
+@pytest.mark.exercise("ex-03-2", points=2)
 def test_linear_starts_uniform_within_one_over_the_root_of_its_inputs():
     layer = tt.Linear(25, 4000, generator=seeded())
     for values in (layer.weight.detach().numpy(), layer.bias.detach().numpy()):
@@ -446,7 +474,9 @@ def test_linear_refuses_sizes_that_cannot_be(name, size):
 
 @pytest.mark.parametrize("shape", [(2, 3), (5,), (4, 1), ()])
 @pytest.mark.parametrize(
-    "function", [tt.Linear(4, 5), lambda x: tt.linear(x, tt.zeros(5, 4))], ids=["layer", "function"]
+    "function",
+    [lambda x: tt.Linear(4, 5)(x), lambda x: tt.linear(x, tt.zeros(5, 4))],
+    ids=["layer", "function"],
 )
 def test_linear_says_which_inputs_it_needs(function, shape):
     with pytest.raises(ValueError, match=rf"(needs|got) inputs .*{re.escape(str(shape))}"):
@@ -461,6 +491,7 @@ def test_linear_refuses_a_weight_that_is_no_matrix():
 # ---- dropout
 
 
+@pytest.mark.exercise("ex-03-7", points=2)
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_zeroes_with_probability_p_and_scales_what_is_left(p):
     n = 100_000
@@ -470,6 +501,7 @@ def test_dropout_zeroes_with_probability_p_and_scales_what_is_left(p):
     assert abs(dropped - n * p) < 5 * math.sqrt(n * p * (1 - p))
 
 
+@pytest.mark.exercise("ex-03-8", points=2)
 def test_dropout_treats_elements_as_independent():
     kept = tt.dropout(tt.ones(300, 300), 0.5, generator=seeded()).numpy() > 0
     for both in (kept[1:] & kept[:-1], kept[:, 1:] & kept[:, :-1]):
@@ -484,6 +516,7 @@ def test_dropout_sends_the_gradient_through_what_was_kept():
     assert 0 < np.sum(x.grad.data == 0) < 1000
 
 
+@pytest.mark.exercise("ex-03-8", points=2)
 def test_dropout_is_off_in_evaluation():
     x, layer = tt.ones(5), tt.Dropout(0.9)
     layer.eval()
@@ -539,7 +572,7 @@ def test_only_registered_tensors_are_saved():
     assert list(tt.Module().state_dict()) == []  # what one module registers is no other's
 
 
-@pytest.mark.parametrize("inside", [[tt.Parameter(np.ones(2))], {"a": tt.ReLU()}, (tt.Linear(1, 1),)])
+@pytest.mark.parametrize("inside", [[tt.Parameter(np.ones(2))], {"a": tt.ReLU()}, (tt.ReLU(),)])
 def test_parameters_that_would_be_missed_are_refused(inside):
     module = tt.Module()
     module.parts = inside

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinytorch as tt
-from tinytorch.losses import cross_entropy_composed
+from tinytorch.losses import binary_cross_entropy_with_logits_composed, cross_entropy_composed
 from tinytorch.testing import assert_close, check_grad
 
 REDUCTIONS = {"mean": np.mean, "sum": np.sum, "none": lambda losses: losses}
@@ -35,6 +35,7 @@ def within(*shape, seed=0):
 # ---- mean squared error and binary cross-entropy
 
 
+@pytest.mark.exercise("ex-04-1", points=1)
 @every_reduction
 def test_mse_is_the_squared_difference(reduction):
     x, target = normal(3, 4), normal(3, 4, seed=1)
@@ -42,6 +43,7 @@ def test_mse_is_the_squared_difference(reduction):
     assert_close(tt.mse_loss(tt.tensor(x), tt.tensor(target), reduction=reduction), expected, 1e-14, 1e-14)
 
 
+@pytest.mark.exercise("ex-04-2", points=2)
 @every_reduction
 def test_binary_cross_entropy_is_that_of_the_definition(reduction):
     p, t = within(3, 4), rng(1).random((3, 4))
@@ -57,6 +59,22 @@ def test_with_logits_is_binary_cross_entropy_after_sigmoid(reduction):
     assert_close(
         tt.binary_cross_entropy_with_logits(tt.tensor(x), tt.tensor(t), reduction=reduction), expected, 1e-12, 1e-12
     )
+
+
+@pytest.mark.exercise("ex-04-3", points=3)
+@every_reduction
+def test_with_logits_composed_is_that_of_the_definition(reduction):
+    x, t = normal(3, 4, scale=3), rng(1).random((3, 4))
+    p = 1 / (1 + np.exp(-x))
+    expected = REDUCTIONS[reduction](-(t * np.log(p) + (1 - t) * np.log(1 - p)))
+    losses = binary_cross_entropy_with_logits_composed(tt.tensor(x), tt.tensor(t), reduction=reduction)
+    assert_close(losses, expected, 1e-12, 1e-12)
+
+
+@pytest.mark.exercise("ex-04-3", points=3)
+def test_with_logits_composed_grows_in_a_line_without_overflow():
+    x, t = tt.tensor([1e4, -1e4, 1e4, -1e4]), tt.tensor([0.0, 1.0, 1.0, 0.0])
+    assert_close(binary_cross_entropy_with_logits_composed(x, t, reduction="none"), [1e4, 1e4, 0.0, 0.0], 0, 0)
 
 
 @every_paired_loss
@@ -118,6 +136,24 @@ def test_cross_entropy_is_the_surprise_at_the_target(reduction):
     assert_close(tt.cross_entropy(tt.tensor(logits), tt.tensor(target), reduction=reduction), expected, 1e-13, 1e-13)
 
 
+@pytest.mark.exercise("ex-04-4", points=3)
+@every_reduction
+def test_composed_cross_entropy_is_the_mean_surprise_at_the_targets_that_count(reduction):
+    logits, target = normal(6, 4, scale=2), [3, -1, 0, 1, -1, 2]
+    expected = [surprise(row, t) if t != -1 else 0.0 for row, t in zip(logits.tolist(), target)]
+    expected = {"mean": sum(expected) / 4, "sum": sum(expected), "none": expected}[reduction]
+    losses = cross_entropy_composed(tt.tensor(logits), tt.tensor(target), ignore_index=-1, reduction=reduction)
+    assert_close(losses, expected, 1e-13, 1e-13)
+
+
+@pytest.mark.exercise("ex-04-5", points=3)
+def test_classes_of_an_image_are_on_axis_one():
+    logits, target = normal(2, 4, 2, 3), rng(1).integers(0, 4, (2, 2, 3))
+    losses = tt.cross_entropy(tt.tensor(logits), tt.tensor(target), reduction="none")
+    expected = [[[surprise(logits[n, :, i, j], target[n, i, j]) for j in range(3)] for i in range(2)] for n in range(2)]
+    assert_close(losses, expected, 1e-13, 1e-13)
+
+
 def test_cross_entropy_of_equal_logits_is_the_logarithm_of_the_number_of_classes():
     assert_close(tt.cross_entropy(tt.zeros(5, 7), tt.tensor([0, 1, 2, 3, 6])), math.log(7))
 
@@ -138,6 +174,7 @@ def test_ignored_targets_count_neither_in_the_loss_nor_in_the_mean(reduction):
     assert (x.grad.data[counted] != 0).all()
 
 
+@pytest.mark.exercise("ex-04-5", points=3)
 @pytest.mark.parametrize("ignore_index", [-1, 2, 999])
 def test_any_number_can_be_ignored(ignore_index):
     logits, target = normal(3, 4), [1, ignore_index, 3]
@@ -175,6 +212,7 @@ def test_classes_are_on_axis_one(more, reduction):
     check_grad(lambda x: tt.cross_entropy(x, tt.tensor(target), reduction=reduction), logits)
 
 
+@pytest.mark.exercise("ex-04-5", points=3)
 @every_reduction
 def test_one_row_needs_no_batch(reduction):
     logits = normal(4)

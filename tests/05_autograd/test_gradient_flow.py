@@ -46,6 +46,7 @@ def assert_equal(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.exercise("ex-05-1", points=1)
 class TestAddition:
     @each_shape
     def test_both_operands_get_the_gradient_of_the_sum(self, shapes):
@@ -77,6 +78,7 @@ class TestSubtraction:
         assert_equal(gx, -g)
 
 
+@pytest.mark.exercise("ex-05-2", points=1)
 class TestMultiplication:
     @each_shape
     def test_each_operand_gets_the_gradient_times_the_other(self, shapes):
@@ -115,6 +117,7 @@ class TestDivision:
 
 
 class TestBackward:
+    @pytest.mark.exercise("ex-05-10", points=5)
     def test_a_small_network_by_the_chain_rule(self):
         """A layer with tanh, a linear layer and a mean squared error, each derivative worked out on paper."""
         x, w1, b1, w2 = random(5, 3), random(4, 3, seed=1), random(4, seed=2), random(2, 4, seed=3)
@@ -132,6 +135,7 @@ class TestBackward:
         for tensor, expected in zip(inputs, [da @ w1, da.T @ x, da.sum(0), dy.T @ h], strict=True):
             assert_equal(tensor.grad.numpy(), expected)
 
+    @pytest.mark.exercise("ex-05-10", points=5)
     def test_a_diamond_adds_what_comes_back_on_both_sides(self):
         x = leaf([0.3, 1.2])
         shared = x * x
@@ -139,6 +143,7 @@ class TestBackward:
         square = x.data**2
         assert_equal(x.grad.numpy(), (np.cos(square) + np.exp(square)) * 2 * x.data)
 
+    @pytest.mark.exercise("ex-05-10", points=5)
     def test_a_node_waits_for_its_youngest_user(self):
         """`early` is used at once and again at the end; going back by depth alone would pass it on too soon."""
         x = leaf([2.0])
@@ -149,11 +154,13 @@ class TestBackward:
         (late * early).backward(np.ones(1))  # 3x (15x + 10)
         assert_equal(x.grad.numpy(), 90 * x.data + 30)
 
+    @pytest.mark.exercise("ex-05-10", points=5)
     def test_an_input_used_three_times(self):
         x = leaf([2.0])
         (x * x * x + x).backward(np.ones(1))
         assert_equal(x.grad.numpy(), 3 * x.data**2 + 1)
 
+    @pytest.mark.exercise("ex-05-5", points=1)
     def test_two_backward_passes_add_up(self):
         x = leaf([1.0, 2.0])
         (x * 3).backward(np.ones(2))
@@ -188,6 +195,7 @@ class TestBackward:
         (x * x.detach()).backward(np.ones(2))
         assert_equal(x.grad.numpy(), x.data)
 
+    @pytest.mark.exercise("ex-05-5", points=1)
     def test_a_leaf_takes_its_gradient_itself(self):
         x = leaf([1.0, 2.0])
         x.backward(np.array([5.0, 6.0]))

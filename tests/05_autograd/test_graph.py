@@ -53,6 +53,7 @@ class TestDepth:
         del x, y
         assert alive() is None
 
+    @pytest.mark.exercise("ex-05-10", points=5)
     def test_a_ladder_of_60_diamonds_visits_each_node_once(self):
         """There are 2**60 paths from the top to the bottom; the gradient is their number."""
         calls = []
@@ -141,6 +142,7 @@ class TestMemory:
 
 
 class TestCost:
+    @pytest.mark.exercise("ex-05-9", points=3)
     def test_a_frozen_weight_costs_no_gradient(self):
         calls = []
         x, weight = leaf(2), tt.tensor([5.0])
@@ -148,6 +150,7 @@ class TestCost:
         assert calls == ["x"]
         assert weight.grad is None
 
+    @pytest.mark.exercise("ex-05-9", points=3)
     def test_an_input_that_needs_no_gradient_costs_none(self):
         calls = []
         x, weight = tt.tensor([2.0]), leaf(5)
@@ -240,6 +243,7 @@ class TestNoGrad:
 
 
 class TestTwice:
+    @pytest.mark.exercise("ex-05-10", points=5)
     def test_a_second_backward_says_so(self):
         y = leaf(1) * 2
         y.backward()
@@ -274,6 +278,7 @@ class TestTwice:
 
 
 class TestGradientsAreTheLeavesOwn:
+    @pytest.mark.exercise("ex-05-5", points=1)
     def test_two_leaves_do_not_share_one(self):
         """Both rules of + hand on the very array that came in."""
         a, b, g = leaf(1, 2), leaf(3, 4), np.ones(2, np.float32)
@@ -282,6 +287,7 @@ class TestGradientsAreTheLeavesOwn:
         np.testing.assert_array_equal(b.grad.numpy(), [1, 1])
         np.testing.assert_array_equal(g, [1, 1])
 
+    @pytest.mark.exercise("ex-05-10", points=5)
     def test_two_nodes_do_not_share_one(self):
         """Node a adds a second gradient to the one that it was handed together with b."""
         x, y, g = leaf(1, 2), leaf(3, 4), np.ones(2, np.float32)
@@ -297,6 +303,7 @@ class TestGradientsAreTheLeavesOwn:
         (a + a).backward(np.ones(2))
         np.testing.assert_array_equal(a.grad.numpy(), [2, 2])
 
+    @pytest.mark.exercise("ex-05-5", points=1)
     def test_the_second_pass_leaves_the_first_gradient_alone(self):
         a = leaf(1)
         (a * 2).backward()
@@ -304,6 +311,7 @@ class TestGradientsAreTheLeavesOwn:
         (a * 3).backward()
         assert (first.item(), a.grad.item()) == (2, 5)
 
+    @pytest.mark.exercise("ex-05-5", points=1)
     def test_a_leaf_copies_what_it_is_given(self):
         a, g = leaf(1, 2), np.ones(2, np.float32)
         a.backward(g)
@@ -397,6 +405,8 @@ class TestRulesThatAreWrong:
         with pytest.raises(RuntimeError, match="'pair' returned None for an input that needs a gradient"):
             pair(leaf(1), leaf(2)).backward()
 
+    @pytest.mark.exercise("ex-05-6", points=2)
+    @pytest.mark.exercise("ex-05-9", points=3)
     def test_a_rule_may_answer_in_the_shape_that_its_input_was_broadcast_to(self):
         @tt.op
         def add(x, y):

@@ -66,25 +66,33 @@ def adamw_by_hand(p, gradients, weight_decay=1e-2, **settings):
     return adam_by_hand(p, gradients, weight_decay=weight_decay, decoupled=True, **settings)
 
 
+SGD_RULE, ADAM_RULE = pytest.mark.exercise("ex-06-1", points=2), pytest.mark.exercise("ex-06-2", points=4)
 RULES = [
-    pytest.param(tt.SGD, sgd_by_hand, {"lr": 0.1}, id="sgd"),
-    pytest.param(tt.SGD, sgd_by_hand, {}, id="sgd-defaults"),
-    pytest.param(tt.SGD, sgd_by_hand, {"lr": 0.1, "weight_decay": 0.3}, id="sgd-decay"),
-    pytest.param(tt.SGD, sgd_by_hand, {"lr": 0.1, "momentum": 0.9}, id="sgd-momentum"),
-    pytest.param(tt.SGD, sgd_by_hand, {"lr": 0.1, "momentum": 0.9, "dampening": 0.4}, id="sgd-dampening"),
-    pytest.param(tt.SGD, sgd_by_hand, {"lr": 0.1, "momentum": 0.9, "nesterov": True}, id="sgd-nesterov"),
+    pytest.param(tt.SGD, sgd_by_hand, {"lr": 0.1}, marks=SGD_RULE, id="sgd"),
+    pytest.param(tt.SGD, sgd_by_hand, {}, marks=SGD_RULE, id="sgd-defaults"),
+    pytest.param(tt.SGD, sgd_by_hand, {"lr": 0.1, "weight_decay": 0.3}, marks=SGD_RULE, id="sgd-decay"),
+    pytest.param(tt.SGD, sgd_by_hand, {"lr": 0.1, "momentum": 0.9}, marks=SGD_RULE, id="sgd-momentum"),
+    pytest.param(
+        tt.SGD, sgd_by_hand, {"lr": 0.1, "momentum": 0.9, "dampening": 0.4}, marks=SGD_RULE, id="sgd-dampening"
+    ),
+    pytest.param(
+        tt.SGD, sgd_by_hand, {"lr": 0.1, "momentum": 0.9, "nesterov": True}, marks=SGD_RULE, id="sgd-nesterov"
+    ),
     pytest.param(
         tt.SGD,
         sgd_by_hand,
         {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.3},
+        marks=SGD_RULE,
         id="sgd-nesterov-decay",
     ),
-    pytest.param(tt.Adam, adam_by_hand, {}, id="adam-defaults"),
-    pytest.param(tt.Adam, adam_by_hand, {"lr": 0.1, "betas": (0.5, 0.7), "eps": 0.01}, id="adam"),
-    pytest.param(tt.Adam, adam_by_hand, {"lr": 0.1, "betas": (0.0, 0.0)}, id="adam-without-memory"),
-    pytest.param(tt.Adam, adam_by_hand, {"lr": 0.1, "weight_decay": 0.3}, id="adam-decay"),
-    pytest.param(tt.AdamW, adamw_by_hand, {}, id="adamw-defaults"),
-    pytest.param(tt.AdamW, adamw_by_hand, {"lr": 0.1, "weight_decay": 0.3, "betas": (0.8, 0.9)}, id="adamw"),
+    pytest.param(tt.Adam, adam_by_hand, {}, marks=ADAM_RULE, id="adam-defaults"),
+    pytest.param(tt.Adam, adam_by_hand, {"lr": 0.1, "betas": (0.5, 0.7), "eps": 0.01}, marks=ADAM_RULE, id="adam"),
+    pytest.param(tt.Adam, adam_by_hand, {"lr": 0.1, "betas": (0.0, 0.0)}, marks=ADAM_RULE, id="adam-without-memory"),
+    pytest.param(tt.Adam, adam_by_hand, {"lr": 0.1, "weight_decay": 0.3}, marks=ADAM_RULE, id="adam-decay"),
+    pytest.param(tt.AdamW, adamw_by_hand, {}, marks=ADAM_RULE, id="adamw-defaults"),
+    pytest.param(
+        tt.AdamW, adamw_by_hand, {"lr": 0.1, "weight_decay": 0.3, "betas": (0.8, 0.9)}, marks=ADAM_RULE, id="adamw"
+    ),
 ]
 
 
@@ -453,6 +461,7 @@ def with_gradients(*gradients):
     return parameters
 
 
+@pytest.mark.exercise("ex-06-3", points=2)
 def test_clipping_returns_the_joint_length_and_scales_all_gradients_by_one_factor():
     first, second, without = with_gradients(np.array([3.0, 0.0]), np.array([[0.0, 4.0], [12.0, 0.0]]))
     norm = tt.clip_grad_norm_([first, second, without], 6.5)
@@ -462,6 +471,7 @@ def test_clipping_returns_the_joint_length_and_scales_all_gradients_by_one_facto
     assert without.grad is None
 
 
+@pytest.mark.exercise("ex-06-3", points=2)
 @pytest.mark.parametrize("limit", [13.0, 13.5, math.inf])
 def test_gradients_within_the_limit_are_not_touched(limit):
     gradients = [np.array([3.0, 4.0]), np.array([12.0])]
@@ -596,6 +606,7 @@ def test_a_new_optimizer_is_one_method():
     assert_array_equal(parameters[0].data, [0.5, 0, -0.5])
 
 
+@pytest.mark.exercise("ex-06-4", points=1)
 def test_decay_groups_spare_biases_and_scales():
     model = tt.Sequential(tt.Linear(3, 4), tt.LayerNorm(4), tt.Linear(4, 2, bias=False))
     decaying, spared = tt.decay_groups(model, 0.5)

@@ -24,18 +24,29 @@ def rates(schedule, steps):
     return seen
 
 
+STAIRS, WARM_UP = pytest.mark.exercise("ex-06-5", points=1), pytest.mark.exercise("ex-06-6", points=1)
+COSINE, SEQUENCE = pytest.mark.exercise("ex-06-7", points=1), pytest.mark.exercise("ex-06-8", points=2)
 CLOSED_FORMS = [
     pytest.param(lambda o: tt.LambdaLR(o, lambda t: 1 / (1 + t)), lambda t: BASE / (1 + t), id="lambda"),
-    pytest.param(lambda o: tt.StepLR(o, 3), lambda t: BASE * 0.1 ** math.floor(t / 3), id="step"),
-    pytest.param(lambda o: tt.StepLR(o, 2, gamma=0.5), lambda t: BASE / 2 ** (t // 2), id="step-half"),
-    pytest.param(lambda o: tt.LinearLR(o), lambda t: BASE * (1 + 2 * min(t, 5) / 5) / 3, id="linear"),
+    pytest.param(lambda o: tt.StepLR(o, 3), lambda t: BASE * 0.1 ** math.floor(t / 3), marks=STAIRS, id="step"),
+    pytest.param(lambda o: tt.StepLR(o, 2, gamma=0.5), lambda t: BASE / 2 ** (t // 2), marks=STAIRS, id="step-half"),
+    pytest.param(lambda o: tt.LinearLR(o), lambda t: BASE * (1 + 2 * min(t, 5) / 5) / 3, marks=WARM_UP, id="linear"),
     pytest.param(
-        lambda o: tt.LinearLR(o, 1.0, 0.0, total_iters=4), lambda t: BASE * max(0, 1 - t / 4), id="linear-down"
+        lambda o: tt.LinearLR(o, 1.0, 0.0, total_iters=4),
+        lambda t: BASE * max(0, 1 - t / 4),
+        marks=WARM_UP,
+        id="linear-down",
     ),
-    pytest.param(lambda o: tt.CosineAnnealingLR(o, 12), lambda t: BASE * math.cos(math.pi * t / 24) ** 2, id="cosine"),
+    pytest.param(
+        lambda o: tt.CosineAnnealingLR(o, 12),
+        lambda t: BASE * math.cos(math.pi * t / 24) ** 2,
+        marks=COSINE,
+        id="cosine",
+    ),
     pytest.param(
         lambda o: tt.CosineAnnealingLR(o, 12, eta_min=0.2),
         lambda t: 0.2 + 0.6 * math.cos(math.pi * t / 24) ** 2,
+        marks=COSINE,
         id="cosine-above-0",
     ),
     pytest.param(lambda o: tt.ConstantLR(o, 0.25, total_iters=3), lambda t: BASE / (4 if t < 3 else 1), id="constant"),
@@ -67,11 +78,13 @@ CLOSED_FORMS = [
             [4, 8],
         ),
         lambda t: BASE * ((1 + 3 * t / 4) / 4 if t < 4 else 0.5 ** ((t - 4) // 2) if t < 8 else 0.01 * (t - 7)),
+        marks=SEQUENCE,
         id="sequence",
     ),
     pytest.param(
         lambda o: tt.warmup_cosine(o, 4, 12, eta_min=0.1),
         lambda t: BASE * (t + 1) / 5 if t < 4 else 0.1 + 0.7 * math.cos(math.pi * (t - 4) / 16) ** 2,
+        marks=SEQUENCE,
         id="warmup-cosine",
     ),
 ]
@@ -230,6 +243,7 @@ def plateau_rates(metrics, **settings):
     return seen
 
 
+@pytest.mark.exercise("ex-06-9", points=3)
 @pytest.mark.parametrize(
     ("settings", "metrics", "expected"),
     [
@@ -240,6 +254,7 @@ def plateau_rates(metrics, **settings):
         ({"patience": 0, "min_lr": 0.3}, [1, 1, 1], [1, 0.3, 0.3]),
         ({"patience": 0, "threshold": 0.5}, [8, 5, 3], [1, 0.1, 0.1]),
         ({"patience": 0}, [1, math.nan], [1, 0.1]),
+        ({"patience": 1}, [2, 2, 1, 1], [1, 1, 1, 1]),
     ],
 )
 def test_a_plateau_lowers_the_rate(settings, metrics, expected):

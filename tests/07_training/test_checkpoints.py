@@ -86,6 +86,7 @@ def test_the_newest_are_kept_in_the_order_of_their_steps(tmp_path):
     assert steps_in(checkpoints.folder) == [10, 11, 100]
 
 
+@pytest.mark.exercise("ex-07-5", points=2)
 @pytest.mark.parametrize(
     ("scores", "best", "kept"),
     [
@@ -118,6 +119,7 @@ def trainer_in(folder, *, model=None, optimizer=None, loss_fn=None, **settings):
     )
 
 
+@pytest.mark.exercise("ex-07-5", points=2)
 def test_the_best_of_a_run_is_the_one_of_the_lowest_held_out_loss(tmp_path):
     trainer = trainer_in(tmp_path, optimizer=lambda p: tt.SGD(p, lr=0.38, momentum=0.9), checkpoint_every=1)
     trainer.eval_loader, trainer.eval_every = trainer.train_loader, 2
@@ -128,6 +130,7 @@ def test_the_best_of_a_run_is_the_one_of_the_lowest_held_out_loss(tmp_path):
     assert steps_in(tmp_path) == [best, 10, 11, 12]
 
 
+@pytest.mark.exercise("ex-07-5", points=2)
 def test_a_checkpoint_that_was_not_evaluated_does_not_compete(tmp_path):
     trainer = trainer_in(tmp_path, checkpoint_every=1, eval_loader=[tt.ones(3)], eval_every=2)
     losses = trainer.fit(4)["eval_loss"]
@@ -227,6 +230,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(damaged):
         damaged.load(damaged.folder / "step-00000003")
 
 
+@pytest.mark.exercise("ex-07-6", points=2)
 def test_loading_falls_back_to_the_newest_whole_one_and_says_so(damaged, capsys):
     assert_holds(damaged.load(), 2)
     said = capsys.readouterr().out
@@ -240,6 +244,7 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(damaged, cap
     assert steps_in(damaged.folder) == [1, 2, 3]
 
 
+@pytest.mark.exercise("ex-07-6", points=2)
 def test_a_whole_checkpoint_is_loaded_without_a_word(tmp_path, capsys):
     save_steps(tt.Checkpoints(tmp_path), [1, 2])
     assert_holds(tt.Checkpoints(tmp_path).load(), 2)
@@ -271,6 +276,7 @@ def test_where_all_are_damaged_each_is_named(tmp_path):
         tt.Checkpoints(tmp_path).load()
 
 
+@pytest.mark.exercise("ex-07-6", points=2)
 @pytest.mark.parametrize("exists", [True, False])
 def test_where_there_is_none_the_error_says_where_it_looked(exists, tmp_path):
     folder = tmp_path / "run"

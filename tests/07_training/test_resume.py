@@ -179,6 +179,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.exercise("ex-07-7", points=4)
 @pytest.mark.parametrize("stop", [2, 4, 5])  # within a pass, at its very end, and after the first batch of the next
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 def test_a_resumed_run_equals_one_never_stopped(recipe, stop, tmp_path):
@@ -198,6 +199,7 @@ def test_a_run_with_everything_at_once_may_stop_at_any_step(stop, tmp_path):
     assert everything(trainer) == run_without_stop(tmp_path / "whole", **FULL)
 
 
+@pytest.mark.exercise("ex-07-3", points=3)
 def test_a_run_may_stop_after_every_step(tmp_path):
     run_until(1, tmp_path / "stopped", **FULL)
     for _ in range(2, STEPS):

@@ -64,6 +64,7 @@ def test_a_regression_finds_the_line():
     assert_allclose(model.bias.data, [0.5], atol=0.01)
 
 
+@pytest.mark.exercise("ex-07-4", points=5)
 def test_the_history_tells_each_step():
     trainer = trainer_of([3.0, -1.0])
     history = trainer.fit(3)
@@ -76,6 +77,7 @@ def test_the_history_tells_each_step():
     assert history["eval_step"] == history["eval_loss"] == []
 
 
+@pytest.mark.exercise("ex-07-4", points=5)
 def test_every_step_begins_with_gradients_of_zero():
     trainer = trainer_of()
     trainer.model.w.grad = tt.tensor(np.array([1e6]))
@@ -114,6 +116,7 @@ def assert_same_run(accumulated, large):
     assert_allclose(accumulated[1], large[1], rtol=1e-10)
 
 
+@pytest.mark.exercise("ex-07-4", points=5)
 @pytest.mark.parametrize("clip_norm", [None, 0.3])
 def test_accumulated_batches_are_one_large_batch(clip_norm):
     rng = np.random.default_rng(2)
@@ -145,6 +148,7 @@ def test_the_weight_of_a_single_batch_cancels():
     assert_allclose(trainer.model.w.data, [0.5])
 
 
+@pytest.mark.exercise("ex-07-2", points=1)
 @pytest.mark.parametrize("weight", [0, -1])
 def test_a_weight_that_is_not_positive_stops_with_a_sentence(weight):
     trainer = trainer_of(loss_fn=lambda model, target: (square(model, target), weight))
@@ -153,12 +157,14 @@ def test_a_weight_that_is_not_positive_stops_with_a_sentence(weight):
     assert trainer.model.w.data == 0
 
 
+@pytest.mark.exercise("ex-07-4", points=5)
 def test_clipping_shortens_the_step_and_reports_the_length_before():
     trainer = trainer_of([100.0], lr=1.0, clip_norm=0.5)
     assert trainer.fit(1)["grad_norm"] == [200.0]
     assert_allclose(trainer.model.w.data, [0.5], rtol=1e-6)
 
 
+@pytest.mark.exercise("ex-07-4", points=5)
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_the_schedule_moves_once_a_step(accumulate):
     trainer = trainer_of(accumulate=accumulate)
@@ -226,6 +232,7 @@ def test_evaluation_leaves_training_as_it_would_have_been():
     }
 
 
+@pytest.mark.exercise("ex-07-1", points=2)
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluate_runs_in_evaluation_mode_without_a_graph_and_restores_the_mode(training):
     seen = []
@@ -266,6 +273,8 @@ def test_training_is_in_training_mode_around_evaluations():
     assert modes == [(1.0, True), (2.0, False)] * 2
 
 
+@pytest.mark.exercise("ex-07-1", points=2)
+@pytest.mark.exercise("ex-07-2", points=1)
 def test_evaluate_is_the_mean_over_everything_that_the_weights_count():
     trainer = trainer_of(loss_fn=lambda model, batch: (square(model, batch[0]), batch[1]))
     assert trainer.evaluate([(1.0, 1), (2.0, 7)]) == pytest.approx((1 * 1 + 4 * 7) / 8)
@@ -286,6 +295,7 @@ class OnePass:
         return iter(self.batches if self.passes == 1 else ())
 
 
+@pytest.mark.exercise("ex-07-3", points=3)
 @pytest.mark.parametrize(("batches", "trained"), [([], 0), ([1.0, 1.0], 2)], ids=["empty", "exhausted"])
 def test_a_training_loader_that_has_no_batches_left_is_refused(batches, trained):
     trainer = trainer_of()
@@ -530,6 +540,7 @@ def test_an_optimizer_of_another_model_is_refused():
         trainer.fit(1)
 
 
+@pytest.mark.exercise("ex-07-2", points=1)
 @pytest.mark.parametrize("result", [None, 1.0, [1.0]])
 def test_a_loss_that_is_no_tensor_is_refused(result):
     model = tt.Linear(1, 1)

@@ -34,6 +34,7 @@ def loader_of(n, batch_size=1, seed=0, **options):
 # ---- batches
 
 
+@pytest.mark.exercise("ex-08-2", points=1)
 @property_test
 @given(st.integers(1, 40), st.integers(1, 45), st.booleans(), st.integers(0, 5))
 def test_every_sample_comes_once_per_pass(n, batch_size, shuffle, seed):
@@ -62,6 +63,7 @@ def test_without_shuffling_samples_come_in_order():
 # ---- the order
 
 
+@pytest.mark.exercise("ex-08-4", points=2)
 def test_the_order_depends_on_the_generator_alone():
     tt.manual_seed(1)
     first, again = loader_of(20, 3, seed=4, shuffle=True), loader_of(20, 3, seed=4, shuffle=True)
@@ -122,6 +124,7 @@ def batch_of(*samples):
     return batch
 
 
+@pytest.mark.exercise("ex-08-5", points=3)
 @pytest.mark.parametrize(
     ("samples", "expected"),
     [
@@ -140,6 +143,7 @@ def test_samples_are_stacked_to_a_tensor(samples, expected):
     assert_array_equal(batch.numpy(), expected, strict=True)
 
 
+@pytest.mark.exercise("ex-08-5", points=3)
 def test_tuples_are_batched_by_column_however_deep():
     x, (y, z) = batch_of((tt.ones(2), (1, 0.5)), [tt.zeros(2), [2, 1.5]])
     assert_array_equal(x.numpy(), [[1, 1], [0, 0]])
@@ -173,6 +177,7 @@ def test_samples_that_do_not_make_a_batch_are_refused(samples, error, message):
 # ---- datasets
 
 
+@pytest.mark.exercise("ex-08-1", points=1)
 def test_a_tensor_dataset_gives_rows_of_all_its_tensors():
     x, y = tt.tensor(np.arange(8).reshape(4, 2)), tt.tensor([10, 11, 12, 13])
     data = tt.TensorDataset(x, y)
@@ -204,6 +209,7 @@ def test_a_loader_picks_each_batch_of_a_tensor_dataset_at_once():
     assert [batch[1].shape for batch in batches] == [(4, 2), (4, 2), (2, 2)]
 
 
+@pytest.mark.exercise("ex-08-1", points=1)
 def test_rows_stay_together_when_shuffled():
     data = tt.TensorDataset(tt.arange(30), tt.arange(30) * 7)
     for x, y in tt.DataLoader(data, 4, shuffle=True, generator=tt.Generator(0)):

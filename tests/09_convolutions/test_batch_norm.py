@@ -47,6 +47,7 @@ def as_tensors(arrays):
 # ---- the function
 
 
+@pytest.mark.exercise("ex-09-9", points=4)
 @both
 @every_shape
 @modes
@@ -82,6 +83,8 @@ def test_fused_is_composed(shape, training):
         assert_close(fused, composed, 1e-11, 1e-12)
 
 
+@pytest.mark.exercise("ex-09-8", points=1)
+@pytest.mark.exercise("ex-09-9", points=4)
 @both
 def test_running_statistics_move_a_part_of_the_way_to_those_of_the_batch(function):
     x, (mean, var) = normal(2, 3, 4, 5, scale=3, offset=2), statistics()
@@ -94,6 +97,7 @@ def test_running_statistics_move_a_part_of_the_way_to_those_of_the_batch(functio
     assert all(tensor.data is array for tensor, array in zip(running, arrays)), "they change in place"
 
 
+@pytest.mark.exercise("ex-09-9", points=4)
 @both
 def test_running_statistics_stay_as_they_are_in_evaluation(function):
     running = as_tensors(statistics())

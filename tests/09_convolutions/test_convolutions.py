@@ -71,6 +71,7 @@ def expected(inputs, settings, padding):
     return conv_by_definition(*inputs, **settings, pads=tuple(map(pair, padding)))
 
 
+@pytest.mark.exercise("ex-09-1", points=2)
 @both
 @every_setting
 @pytest.mark.parametrize("bias", [True, False])
@@ -80,11 +81,15 @@ def test_values_are_those_of_the_definition(function, weight, settings, padding,
     assert_close(y, expected(inputs, settings, padding), 1e-12, 1e-12)
 
 
+@pytest.mark.exercise("ex-09-2", points=2)
+@pytest.mark.exercise("ex-09-3", points=2)
 @every_setting
 def test_gradients_are_those_of_finite_differences(weight, settings, padding):
     check_grad(lambda *inputs: tt.conv2d(*inputs, **settings), *arrays(weight))
 
 
+@pytest.mark.exercise("ex-09-4", points=3)
+@pytest.mark.exercise("ex-09-5", points=3)
 @every_setting
 def test_fused_is_composed(weight, settings, padding):
     results = []
@@ -100,6 +105,7 @@ def test_fused_is_composed(weight, settings, padding):
 # ---- known by hand
 
 
+@pytest.mark.exercise("ex-09-2", points=2)
 def test_an_edge_is_found_where_it_is():
     image = np.array([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
     sobel = np.array([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
@@ -117,6 +123,7 @@ def test_same_padding_of_an_even_kernel_is_longer_at_the_end():
     assert tt.conv1d(x, kernel, padding="same").tolist() == [[[3.0, 5.0, 3.0]]]
 
 
+@pytest.mark.exercise("ex-09-3", points=2)
 def test_the_gradient_of_an_input_is_how_often_it_was_seen():
     x = tt.zeros(1, 1, 3, 4, requires_grad=True)
     tt.conv2d(x, tt.ones(1, 1, 2, 2)).sum().backward()

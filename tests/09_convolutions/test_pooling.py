@@ -65,6 +65,8 @@ def test_gradients_are_those_of_finite_differences(pool, composed, reduce, aroun
     check_grad(lambda x: pool(x, *settings), normal(*IMAGES))
 
 
+@pytest.mark.exercise("ex-09-6", points=1)
+@pytest.mark.exercise("ex-09-7", points=2)
 @every_pool
 @every_setting
 def test_fused_is_composed(pool, composed, reduce, around, settings):

@@ -21,6 +21,8 @@ def tokenizer():
 # ---- there and back
 
 
+@pytest.mark.exercise("ex-10-2", points=2)
+@pytest.mark.exercise("ex-10-3", points=2)
 @property_test
 @given(st.text(min_size=1))
 def test_what_is_encoded_decodes_to_itself(text):
@@ -29,6 +31,8 @@ def test_what_is_encoded_decodes_to_itself(text):
     assert tokenizer.decode(tokenizer.encode(text, add_end=True)) == text
 
 
+@pytest.mark.exercise("ex-10-1", points=1)
+@pytest.mark.exercise("ex-10-2", points=2)
 @property_test
 @given(st.text(min_size=1))
 def test_ids_follow_the_sorted_characters_after_the_special_ones(text):
@@ -49,6 +53,7 @@ def test_the_alphabet_may_be_given_in_any_order():
     assert tt.CharTokenizer("cab").encode("abc") == [3, 4, 2]
 
 
+@pytest.mark.exercise("ex-10-1", points=1)
 def test_the_tokenizer_of_a_text_does_not_depend_on_where_characters_stand():
     assert tt.CharTokenizer.from_text("hello").alphabet == tt.CharTokenizer.from_text("lohleo").alphabet
 
@@ -67,6 +72,7 @@ def test_the_special_tokens_come_first(tokenizer):
     assert (tokenizer.pad_id, tokenizer.end_id, tokenizer.vocab_size) == (0, 1, 5)
 
 
+@pytest.mark.exercise("ex-10-2", points=2)
 def test_the_end_token_follows_where_asked(tokenizer):
     assert tokenizer.encode("ab") == [2, 3]
     assert tokenizer.encode("ab", add_end=True) == [2, 3, 1]
@@ -74,6 +80,7 @@ def test_the_end_token_follows_where_asked(tokenizer):
     assert tokenizer.encode("", add_end=True) == [1]
 
 
+@pytest.mark.exercise("ex-10-3", points=2)
 def test_decoding_stops_at_the_end_and_passes_over_padding(tokenizer):
     assert tokenizer.decode([0, 2, 0, 3, 1, 4]) == "ab"
     assert tokenizer.decode([1, 2]) == tokenizer.decode([]) == ""
@@ -94,11 +101,13 @@ def test_ids_may_come_in_anything_that_holds_integers(container, tokenizer):
 # ---- batches
 
 
+@pytest.mark.exercise("ex-10-4", points=2)
 def test_a_batch_is_padded_on_the_right_to_the_longest(tokenizer):
     expected = np.array([[2, 1, 0, 0], [3, 4, 2, 1], [1, 0, 0, 0]])
     assert_array_equal(tokenizer.encode_batch(["a", "bca", ""]), expected, strict=True)
 
 
+@pytest.mark.exercise("ex-10-4", points=2)
 def test_a_batch_without_end_tokens(tokenizer):
     assert_array_equal(tokenizer.encode_batch(["a", "bc"], add_end=False), [[2, 0], [3, 4]])
     assert tokenizer.encode_batch(["", ""], add_end=False).shape == (2, 0)
@@ -121,6 +130,7 @@ def test_one_text_is_not_a_batch_of_its_characters(tokenizer):
 # ---- what is refused
 
 
+@pytest.mark.exercise("ex-10-2", points=2)
 def test_unknown_characters_are_named_once_each_beside_those_that_are_known(tokenizer):
     with pytest.raises(ValueError, match=r"does not know '\\n', 'x', 'ß'\. It knows 'abc'"):
         tokenizer.encode("axßbx\nc")

@@ -14,6 +14,7 @@ def table(rows=5, width=3, seed=0):
     return np.random.default_rng(seed).standard_normal((rows, width))
 
 
+@pytest.mark.exercise("ex-11-2", points=3)
 @pytest.mark.parametrize("ids", [2, [0], [4, 0, 4], [[1, 2], [3, 3], [0, 1]], [[[1], [2]]]])
 @pytest.mark.parametrize("function", [tt.embedding, embedding_composed])
 def test_ids_give_the_rows_of_those_numbers(function, ids):
@@ -32,6 +33,8 @@ def test_no_ids_give_no_rows():
     assert_close(weight.grad, np.zeros((5, 3)), 0, 0)
 
 
+@pytest.mark.exercise("ex-11-1", points=1)
+@pytest.mark.exercise("ex-11-2", points=3)
 @pytest.mark.parametrize("ids", [2, [0, 3], [4, 4, 4], [[1, 2], [2, 1]]])
 def test_gradient_is_that_of_finite_differences_and_of_the_composed_twin(ids):
     check_grad(lambda weight: tt.embedding(tt.tensor(ids), weight), table())
@@ -42,6 +45,7 @@ def test_gradient_is_that_of_finite_differences_and_of_the_composed_twin(ids):
     assert_close(weights[0].grad, weights[1].grad, 1e-14, 1e-14)
 
 
+@pytest.mark.exercise("ex-11-2", points=3)
 def test_a_row_looked_up_many_times_adds_up_all_its_gradients():
     rng = np.random.default_rng(0)
     ids, g = rng.integers(0, 20, (30, 40)), rng.standard_normal((30, 40, 3))
@@ -54,6 +58,8 @@ def test_a_row_looked_up_many_times_adds_up_all_its_gradients():
     assert not weight.grad.data[20:].any()  # never looked up
 
 
+@pytest.mark.exercise("ex-11-2", points=3)
+@pytest.mark.exercise("ex-11-3", points=2)
 @pytest.mark.parametrize("padding_idx", [0, 3, -1])
 def test_the_padding_starts_as_zeros_and_never_learns(padding_idx):
     layer = tt.Embedding(5, 3, padding_idx=padding_idx)
@@ -96,6 +102,7 @@ def test_ids_that_are_no_integers_are_refused(ids):
         tt.Embedding(5, 3)(tt.tensor(ids))
 
 
+@pytest.mark.exercise("ex-11-2", points=3)
 @pytest.mark.parametrize(("ids", "came"), [([0, 5], "0 to 5"), ([-1, 2], "-1 to 2"), (7, "7 to 7")])
 def test_ids_outside_the_table_are_refused(ids, came):
     with pytest.raises(IndexError, match=rf"needs ids from 0 to 4, but got {came}.*the same vocabulary"):
@@ -109,6 +116,7 @@ def test_sizes_that_cannot_be_are_refused(name, size):
         tt.Embedding(**{"num_embeddings": 2, "embedding_dim": 2, name: size})
 
 
+@pytest.mark.exercise("ex-11-3", points=2)
 def test_weights_start_standard_normal():
     weight = tt.Embedding(500, 80, generator=tt.Generator(0)).weight.detach().numpy()
     assert abs(weight.mean()) < 5 / math.sqrt(weight.size)

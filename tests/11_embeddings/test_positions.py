@@ -20,6 +20,7 @@ def normal(*shape, seed=0):
 # ---- waves
 
 
+@pytest.mark.exercise("ex-11-5", points=2)
 def test_sinusoidal_positions_are_those_of_the_paper():
     table = tt.sinusoidal_positions(7, 6).numpy()
     assert (table.shape, table.dtype) == ((7, 6), np.float32)
@@ -56,6 +57,7 @@ def test_sizes_that_cannot_be_are_refused(size):
 # ---- angles
 
 
+@pytest.mark.exercise("ex-11-4", points=2)
 @pytest.mark.parametrize("theta", [10000.0, 500.0])
 def test_a_pair_turns_by_its_power_of_theta_a_position(theta):
     cos, sin = tt.rotary_angles(5, 6, theta)
@@ -73,6 +75,7 @@ def test_positions_can_be_any_integers():
         assert_close(angles, all_angles.numpy()[[[3, 4], [17, 0]]], 0, 0)
 
 
+@pytest.mark.exercise("ex-11-4", points=2)
 def test_far_positions_keep_their_precision():
     position = 1_000_003
     cos, sin = tt.rotary_angles(tt.tensor([position]), 2)
@@ -98,6 +101,7 @@ def test_positions_that_are_no_integers_are_refused():
 # ---- rotations
 
 
+@pytest.mark.exercise("ex-11-6", points=3)
 @both
 def test_halves_are_the_real_and_imaginary_parts_of_a_turned_number(function):
     x, (cos, sin) = normal(2, 3, 5, 8), tt.rotary_angles(5, 8, dtype=tt.float64)
@@ -106,6 +110,7 @@ def test_halves_are_the_real_and_imaginary_parts_of_a_turned_number(function):
     assert_close(y, np.concatenate([turned.real, turned.imag], -1), 1e-13, 1e-13)
 
 
+@pytest.mark.exercise("ex-11-6", points=3)
 @both
 def test_neighbours_are_the_real_and_imaginary_parts_of_a_turned_number(function):
     x, (cos, sin) = normal(2, 3, 5, 8), tt.rotary_angles(5, 8, dtype=tt.float64)
@@ -181,6 +186,7 @@ def test_integers_are_refused():
 # ---- the layer
 
 
+@pytest.mark.exercise("ex-11-7", points=2)
 @both_pairings
 @pytest.mark.parametrize("start", [0, 3, 60, 1000])
 def test_the_layer_turns_from_its_start_on(interleaved, start):

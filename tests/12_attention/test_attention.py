@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 import tinytorch as tt
-from tinytorch.attention import attention_weights, scaled_dot_product_attention_composed
+from tinytorch.attention import (
+    attention_weights,
+    join_heads,
+    scaled_dot_product_attention_composed,
+    split_heads,
+)
 from tinytorch.testing import assert_close, check_grad
 
 B, H, L, S, D = 2, 3, 4, 5, 6
@@ -77,6 +82,7 @@ def attention_by_definition(q, k, v, attn_mask=None, is_causal=False, scale=None
 # ---- one attention
 
 
+@pytest.mark.exercise("ex-12-2", points=4)
 @every_mask
 @pytest.mark.parametrize("function", [tt.scaled_dot_product_attention, scaled_dot_product_attention_composed])
 def test_values_are_those_of_the_definition(function, mask):
@@ -92,6 +98,8 @@ def test_any_leading_axes_will_do(lead):
     assert_close(y, attention_by_definition(*arrays, scale=0.3), 1e-12, 1e-13)
 
 
+@pytest.mark.exercise("ex-12-2", points=4)
+@pytest.mark.exercise("ex-12-3", points=1)
 @every_mask
 @pytest.mark.parametrize("size", [1.0, 40.0])
 def test_fused_is_composed(mask, size):
@@ -133,6 +141,7 @@ def seen(attn_mask=None, is_causal=False):
     return np.tril(visible) if is_causal else visible
 
 
+@pytest.mark.exercise("ex-12-2", points=4)
 @every_mask
 def test_weights_sum_to_one_where_anything_is_seen_and_are_zero_elsewhere(mask):
     q, k, _ = queries_keys_values()
@@ -160,6 +169,7 @@ def test_a_query_that_sees_nothing_gives_zeros_and_finite_gradients(mask, size):
     assert q.grad.data[1].any()
 
 
+@pytest.mark.exercise("ex-12-1", points=2)
 def test_the_future_does_not_change_the_past():
     q, k, v = queries_keys_values()
     before = tt.scaled_dot_product_attention(*map(tt.tensor, (q, k, v)), is_causal=True)
@@ -227,6 +237,7 @@ def test_inputs_and_incoming_gradients_are_left_alone(mask):
 # ---- dropout of weights
 
 
+@pytest.mark.exercise("ex-12-3", points=1)
 @pytest.mark.parametrize("mask", [MASKS["none"], MASKS["causal"], MASKS["blind"]], ids=["none", "causal", "blind"])
 def test_fused_dropout_is_composed_from_the_same_seed(mask):
     gradients = []
@@ -324,6 +335,28 @@ def heads_by_definition(attention, query, key, value, visible):
     return y, np.stack(weights, 1)
 
 
+@pytest.mark.exercise("ex-12-4", points=2)
+def test_split_heads_brings_every_gradient_back_to_its_place():
+    check_grad(lambda x: split_heads(x, 2), normal(2, 3, 4))
+
+
+@pytest.mark.exercise("ex-12-5", points=1)
+def test_join_heads_brings_every_gradient_back_to_its_place():
+    check_grad(join_heads, normal(2, 2, 3, 4))
+
+
+@pytest.mark.exercise("ex-12-7", points=3)
+def test_what_one_of_two_masks_forbids_is_forbidden():
+    attention = tt.MultiHeadAttention(4, 2, generator=tt.Generator(0))
+    padding, mask = tt.tensor([[False, False, True]]), tt.tensor([[False, True, False]] * 3)
+    x = tt.tensor(normal(1, 3, 4), dtype=tt.float32)
+    _, weights = attention(x, key_padding_mask=padding, attn_mask=mask, need_weights=True)
+    assert_close(weights, np.broadcast_to([1.0, 0.0, 0.0], (1, 2, 3, 3)), 0, 0)
+
+
+@pytest.mark.exercise("ex-12-4", points=2)
+@pytest.mark.exercise("ex-12-5", points=1)
+@pytest.mark.exercise("ex-12-8", points=3)
 @pytest.mark.parametrize("need_weights", [False, True])
 @pytest.mark.parametrize(
     ("masks", "visible"),
@@ -352,12 +385,14 @@ def test_heads_are_those_of_the_definition(masks, visible, need_weights):
     assert_close(y, expected, 1e-4, 1e-5)
 
 
+@pytest.mark.exercise("ex-12-8", points=3)
 def test_queries_may_look_at_another_sequence():
     attention, x, memory, values = module(), stream(4), stream(5, seed=1), stream(5, seed=2)
     assert_close(attention(x, memory, values), heads_by_definition(attention, x, memory, values, 1)[0], 1e-4, 1e-5)
     assert_close(attention(x, memory), attention(x, memory, memory), 0, 0)
 
 
+@pytest.mark.exercise("ex-12-7", points=3)
 def test_a_mask_of_its_own_for_each_head():
     attention, x = module(), stream()
     forbidden = np.random.default_rng(1).random((B, H, S, S)) < 0.5
@@ -414,6 +449,7 @@ def test_causal_attention_does_not_see_the_future():
     assert_close(attention(changed, is_causal=True)[:, :3], attention(x, is_causal=True)[:, :3], 1e-5, 1e-6)
 
 
+@pytest.mark.exercise("ex-12-7", points=3)
 def test_padded_keys_change_nothing_and_learn_nothing():
     attention, x, padding = module(), stream(), tt.tensor(PADDING)
     changed = x.data.copy()
@@ -503,6 +539,8 @@ def cached(attention, x, pieces, **masks):
     return tt.cat(outputs, dim=1)
 
 
+@pytest.mark.exercise("ex-12-1", points=2)
+@pytest.mark.exercise("ex-12-8", points=3)
 @pytest.mark.parametrize("pieces", [[1, 1, 1, 1, 1], [5], [3, 1, 1], [2, 3], [1, 4]])
 @pytest.mark.parametrize("masks", [{}, {"key_padding_mask": PADDING}], ids=["no_mask", "padding"])
 def test_cached_is_uncached(pieces, masks):
@@ -511,6 +549,7 @@ def test_cached_is_uncached(pieces, masks):
     assert_close(cached(attention, x, pieces, **masks), expected, 1e-5, 1e-6)
 
 
+@pytest.mark.exercise("ex-12-9", points=4)
 @tt.no_grad()
 def test_a_cache_returns_all_so_far_and_keeps_its_own_copy():
     cache = tt.KVCache(4)
@@ -524,6 +563,7 @@ def test_a_cache_returns_all_so_far_and_keeps_its_own_copy():
     assert_close(cache.append(*(tt.ones(B, H, 1, D),) * 2)[0][:, :, :3], before[0], 0, 0)
 
 
+@pytest.mark.exercise("ex-12-9", points=4)
 @tt.no_grad()
 def test_a_full_cache_refuses_more_and_stays_as_it_was():
     cache = tt.KVCache(3)
@@ -536,6 +576,7 @@ def test_a_full_cache_refuses_more_and_stays_as_it_was():
     assert cache.append(one, one)[0].shape == (B, H, 3, D)
 
 
+@pytest.mark.exercise("ex-12-9", points=4)
 @pytest.mark.parametrize("shape", [(1, H, 1, D), (B, 1, 1, D), (B, H, 1, 1)])
 @tt.no_grad()
 def test_a_cache_refuses_another_batch_or_another_layer(shape):
@@ -581,6 +622,7 @@ def grouped_arrays(kv_heads=2, heads=6, lead=(B,)):
     return [normal(*lead, *shape, seed=i) for i, shape in enumerate(shapes)]
 
 
+@pytest.mark.exercise("ex-12-6", points=1)
 @pytest.mark.parametrize("kv_heads", [1, 2, 3, 6])
 @pytest.mark.parametrize("lead", [(), (B,), (2, B)])
 @pytest.mark.parametrize("function", [tt.scaled_dot_product_attention, scaled_dot_product_attention_composed])
@@ -663,6 +705,7 @@ def test_different_numbers_of_heads_are_only_taken_where_asked_for():
 # ---- a window
 
 
+@pytest.mark.exercise("ex-12-1", points=2)
 @pytest.mark.parametrize("window", [1, 2, 3, 99])
 @pytest.mark.parametrize("function", [tt.scaled_dot_product_attention, scaled_dot_product_attention_composed])
 def test_a_window_is_the_mask_of_the_last_keys(function, window):
@@ -755,6 +798,7 @@ def test_weights_come_beside_the_same_output(kind):
     assert_close(y, attention(x, is_causal=True), 1e-5, 1e-6)
 
 
+@pytest.mark.exercise("ex-12-8", points=3)
 @every_kind
 @pytest.mark.parametrize("pieces", [[1] * 7, [7], [4, 1, 1, 1], [2, 5], [3, 3, 1]])
 @pytest.mark.parametrize("padded", [False, True])

@@ -65,6 +65,7 @@ def test_the_mlp_is_four_times_as_wide_inside_unless_told():
     assert tt.MLP(6, n_inner=5).c_proj.weight.shape == (6, 5)
 
 
+@pytest.mark.exercise("ex-13-3", points=1)
 def test_the_mlp_works_on_each_position_alone():
     mlp, x = tt.MLP(6, generator=tt.Generator(0)), tt.tensor(np.random.default_rng(0).standard_normal((2, 3, 6)))
     expected = mlp.c_proj(tt.gelu(mlp.c_fc(x), approximate="tanh"))
@@ -72,12 +73,14 @@ def test_the_mlp_works_on_each_position_alone():
     assert_close(mlp(x[:, 1:2]), expected[:, 1:2], 1e-5, 1e-6)
 
 
+@pytest.mark.exercise("ex-13-5", points=2)
 def test_a_block_adds_to_the_stream_what_its_normalised_parts_say():
     block, x = tt.Block(config(), tt.Generator(0)), tt.tensor(np.random.default_rng(0).standard_normal((2, 4, 12)))
     y = x + block.attn(block.ln_1(x), is_causal=True)
     assert_close(block(x), y + block.mlp(block.ln_2(y)), 1e-6, 1e-6)
 
 
+@pytest.mark.exercise("ex-13-5", points=2)
 def test_silent_branches_make_a_block_the_identity():
     block, x = tt.Block(config()), tt.tensor(np.random.default_rng(0).standard_normal((2, 4, 12)))
     for parameter in (*block.attn.out_proj.parameters(), *block.mlp.c_proj.parameters()):
@@ -88,6 +91,7 @@ def test_silent_branches_make_a_block_the_identity():
 # ---- the whole, forward
 
 
+@pytest.mark.exercise("ex-13-7", points=4)
 @pytest.mark.parametrize(("batch", "time"), [(1, 1), (3, 7), (2, CONTEXT)])
 def test_every_position_gets_a_logit_for_every_token(batch, time):
     assert gpt()(ids(batch, time)).shape == (batch, time, V)
@@ -115,6 +119,7 @@ def test_a_tied_head_is_the_token_embedding_and_learns_from_both_uses():
     assert_close(model.wte.weight.grad, untied.wte.weight.grad + untied.lm_head.weight.grad, 1e-4, 1e-5)
 
 
+@pytest.mark.exercise("ex-13-6", points=2)
 def test_weights_start_as_in_gpt2():
     model = tt.GPT(tt.GPTConfig(vocab_size=200, n_positions=64, n_embd=96, n_layer=3, n_head=4), tt.Generator(0))
     for name, parameter in model.named_parameters():
@@ -144,6 +149,7 @@ def test_a_seed_decides_all_weights():
     assert not np.array_equal(one.wte.weight.data, other.wte.weight.data)
 
 
+@pytest.mark.exercise("ex-13-5", points=2)
 @pytest.mark.parametrize("place", range(1, 6))
 def test_a_token_changes_no_logits_before_it_and_all_from_it_on(place):
     model, before = gpt(), ids(2, 6)
@@ -154,6 +160,7 @@ def test_a_token_changes_no_logits_before_it_and_all_from_it_on(place):
     assert (changed[place:] > 1e-3).all()
 
 
+@pytest.mark.exercise("ex-13-7", points=4)
 def test_positions_matter():
     logits = gpt()(tt.tensor([[5, 5, 5]])).data
     assert np.abs(logits[0, 0] - logits[0, 1]).max() > 1e-2
@@ -182,6 +189,7 @@ def test_dropout_is_active_in_training_only():
     assert_close(model(ids()), gpt()(ids()), 1e-6, 1e-6)
 
 
+@pytest.mark.exercise("ex-13-3", points=1)
 @pytest.mark.parametrize("place", ["", "h.0", "h.1.mlp", "h.1.attn"])
 def test_dropout_acts_in_each_of_its_places(place):
     model = gpt()
@@ -219,6 +227,7 @@ def test_ids_that_are_no_integers_are_refused():
 # ---- the cache
 
 
+@pytest.mark.exercise("ex-13-7", points=4)
 @pytest.mark.parametrize("pieces", [[1] * 6, [6], [4, 1, 1], [3, 3], [1, 5]])
 @pytest.mark.parametrize("batch", [1, 3])
 @tt.no_grad()
@@ -468,11 +477,13 @@ def assert_drawn_from(counted, p, draws=40_000):
     assert chi_square < {5: 23.5, 4: 21.1, 3: 18.4, 2: 15.1, 1: 1e-6}[possible.sum()]
 
 
+@pytest.mark.exercise("ex-13-9", points=4)
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])
 def test_frequencies_follow_the_softmax_of_the_logits_over_the_temperature(temperature):
     assert_drawn_from(frequencies(temperature=temperature), softmax(LOGITS / temperature))
 
 
+@pytest.mark.exercise("ex-13-9", points=4)
 @pytest.mark.parametrize(("k", "kept"), [(2, [1, 3]), (3, [1, 3, 4]), (5, range(5)), (99, range(5))])
 def test_top_k_keeps_the_k_most_likely_in_proportion(k, kept):
     p = np.zeros(5)
@@ -480,6 +491,7 @@ def test_top_k_keeps_the_k_most_likely_in_proportion(k, kept):
     assert_drawn_from(frequencies(top_k=k), p)
 
 
+@pytest.mark.exercise("ex-13-9", points=4)
 @pytest.mark.parametrize(
     ("p_needed", "kept"), [(0.4, [1]), (0.5, [1, 3]), (0.8, [1, 3, 4]), (0.95, [0, 1, 3, 4]), (1.0, range(5))]
 )
@@ -528,3 +540,28 @@ def test_cold_or_narrow_sampling_takes_the_most_likely(settings):
 def test_logits_that_are_no_numbers_are_refused(temperature):
     with pytest.raises(ValueError, match=r"(?i)nan"):
         sample(np.array([[1.0, math.nan, 2.0]]), temperature=temperature)
+
+
+# ---- the loss at the next token
+
+
+class Bigram(tt.Module):
+    """Logits that depend on the token itself alone, from a table."""
+
+    def __init__(self, table):
+        self.table = tt.tensor(table)
+
+    def forward(self, ids, key_padding_mask=None):
+        return self.table[ids]
+
+
+@pytest.mark.exercise("ex-13-8", points=2)
+@pytest.mark.parametrize("pad_id", [None, 0])
+def test_the_loss_is_the_mean_surprise_at_the_tokens_that_follow(pad_id):
+    table = np.random.default_rng(0).standard_normal((5, 5))
+    surprise = np.log(np.exp(table).sum(-1, keepdims=True)) - table
+    ids = np.array([[1, 2, 4, 3], [3, 1, 0, 0]])
+    pairs = [(a, b) for a, b in zip(ids[:, :-1].flat, ids[:, 1:].flat) if pad_id is None or b != pad_id]
+    loss, count = tt.next_token_loss(Bigram(table), tt.tensor(ids), pad_id)
+    assert count == len(pairs)
+    assert loss.item() == pytest.approx(np.mean([surprise[pair] for pair in pairs]), rel=1e-12)

@@ -31,6 +31,7 @@ every_case = pytest.mark.parametrize(("shape", "normalized"), CASES.values(), id
 both = pytest.mark.parametrize("function", [tt.layer_norm, layer_norm_composed])
 
 
+@pytest.mark.exercise("ex-13-1", points=2)
 @both
 @every_case
 @pytest.mark.parametrize("affine", ["none", "weight", "both"])
@@ -49,6 +50,7 @@ def test_gradients_are_those_of_finite_differences(shape, normalized):
     check_grad(lambda x: tt.layer_norm(x, normalized), arrays[0])
 
 
+@pytest.mark.exercise("ex-13-1", points=2)
 @every_case
 def test_fused_is_composed(shape, normalized):
     arrays, results = (normal(*shape), normal(*normalized, seed=1), normal(*normalized, seed=2)), []

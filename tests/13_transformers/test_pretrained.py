@@ -73,6 +73,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 # ---- reading
 
 
+@pytest.mark.exercise("ex-13-7", points=4)
 @every_model
 def test_logits_are_those_of_transformers(name):
     model = tt.GPT.from_pretrained(GOLDEN / name)

@@ -25,6 +25,7 @@ every_case = pytest.mark.parametrize(("shape", "normalized"), CASES.values(), id
 both = pytest.mark.parametrize("function", [tt.rms_norm, rms_norm_composed])
 
 
+@pytest.mark.exercise("ex-13-2", points=1)
 @both
 @every_case
 @pytest.mark.parametrize("eps", [1e-6, 0.5])
@@ -119,6 +120,7 @@ def test_integers_are_refused():
 # ---- SwiGLU
 
 
+@pytest.mark.exercise("ex-13-4", points=1)
 @pytest.mark.parametrize("function", [tt.swiglu, swiglu_composed])
 def test_one_product_opens_the_other(function):
     gate, up = normal(50, scale=4), normal(50, seed=1)

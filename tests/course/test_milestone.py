@@ -68,6 +68,56 @@ def test_resume_refuses_another_seed(tmp_path, capsys):
     assert "a run of seed 3, so --seed 4 cannot be kept" in capsys.readouterr().err
 
 
+CORPORA = {"corpus": {"small": "a few lines", "large": "a library"}}
+
+
+def choice(out, *arguments):
+    steps = {"small": 10, "large": 20}
+    arguments = list(map(str, arguments))
+    return milestone.read_options("", lambda options: steps[options.corpus], out, arguments, CORPORA)
+
+
+def test_a_script_may_offer_choices_on_which_the_steps_depend(tmp_path):
+    found = choice(tmp_path)
+    assert (found.corpus, found.steps, found.default_steps) == ("small", 10, 10)
+    found = choice(tmp_path, "--corpus", "large", "--steps", 3)
+    assert (found.corpus, found.steps, found.default_steps) == ("large", 3, 20)
+
+
+def test_choices_are_explained_and_checked(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        choice(tmp_path, "--help")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "small: a few lines; large: a library (default small)" in said
+    assert "how long to train (default depends on the other options)" in said
+    with pytest.raises(SystemExit):
+        choice(tmp_path, "--corpus", "huge")
+    assert "--corpus: invalid choice: 'huge'" in capsys.readouterr().err
+
+
+def test_resume_keeps_the_choices_of_the_run_and_refuses_others(tmp_path, capsys):
+    choice(tmp_path, "--corpus", "large", "--steps", 5)
+    found = choice(tmp_path, "--resume")
+    assert (found.corpus, found.steps, found.default_steps) == ("large", 5, 20)
+    assert choice(tmp_path, "--resume", "--corpus", "large").corpus == "large"
+    with pytest.raises(SystemExit):
+        choice(tmp_path, "--resume", "--corpus", "small")
+    assert "goes on with a run of corpus large, so --corpus small cannot be kept" in capsys.readouterr().err
+
+
+def test_a_record_from_before_there_was_a_choice_means_the_default(tmp_path):
+    (tmp_path / "run.json").write_text('{"seed": 1, "steps": 4}')
+    assert choice(tmp_path, "--resume").corpus == "small"
+
+
+@pytest.mark.parametrize("corpus", ["huge", 3, None, []])
+def test_a_record_with_another_choice_is_refused(corpus, tmp_path, capsys):
+    (tmp_path / "run.json").write_text(json.dumps({"seed": 1, "steps": 4, "corpus": corpus}))
+    with pytest.raises(SystemExit):
+        choice(tmp_path, "--resume")
+    assert "is not the record of a run" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"seed": 1}', '{"seed": "x", "steps": 2}'])
 def test_resume_refuses_a_record_that_is_none(content, tmp_path, capsys):
     (tmp_path / "run.json").write_text(content)
@@ -94,13 +144,12 @@ def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_the_status_is_1_where_a_gate_is_not_met(score, status, tmp_path, capsys):
     history = {"step": [1], "loss": [1.0], "eval_step": [], "eval_loss": []}
     gates = [milestone.Gate("score", 0.8, "the score is at least 0.8")]
-    found = milestone.report(
-        options(tmp_path), SimpleNamespace(history=history), {"score": score, "steps": 1200}, gates
-    )
+    metrics = {"score": score, "steps": 1200, "corpus": "a library"}
+    found = milestone.report(options(tmp_path), SimpleNamespace(history=history), metrics, gates)
     assert found == status
     said = capsys.readouterr().out
     assert ("Not reached: the gate is that the score is at least 0.8" in said) == bool(status)
-    assert "1,200" in said
+    assert "1,200" in said and "corpus  a library" in said
     assert {"metrics.json", "loss.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
@@ -141,3 +190,13 @@ def test_a_bug_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["milestone.py"])
     with pytest.raises(ZeroDivisionError):
         milestone.run(lambda options: 1 / 0, "What it does.", steps=1, out=tmp_path)
+
+
+def test_a_new_run_is_never_resumed_from_an_older_one(tmp_path):
+    options(tmp_path, "--seed", 1)
+    tt.Checkpoints(tmp_path / "checkpoints").save(60, {}, {})
+    (tmp_path / "metrics.json").write_text("{}")
+    options(tmp_path, "--seed", 2)
+    assert tt.Checkpoints(tmp_path / "checkpoints").list() == []
+    assert len(tt.Checkpoints(tmp_path / "checkpoints-previous").list()) == 1
+    assert not (tmp_path / "metrics.json").exists()

@@ -1,54 +1,32 @@
 """The gate of the milestone of 2017: the script is run as a user runs it, and what it leaves behind is looked at."""
 
 import ast
-import importlib.util
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from running import MILESTONES, is_png, load_script, read_metrics, run
 
 import tinytorch as tt
 
-SCRIPT = Path(__file__).parents[2] / "milestones" / "05_2017_transformer" / "vaswani_copilot.py"
+SCRIPT = MILESTONES / "05_2017_transformer" / "vaswani_copilot.py"
 METRICS = {
     "loss_initial", "loss_final", "loss_decrease", "steps", "seconds", "steps_per_second", "tokens_per_second",
     "peak_memory_mb", "parameters", "exact_completions", "valid_python", "held_out_loss", "seed",
 }  # fmt: skip
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("vaswani_copilot", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-copilot = load_script()
-
-
-def run(out, *arguments):
-    return subprocess.run(
-        [sys.executable, SCRIPT, "--out", out, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-
-
-def metrics(out):
-    return json.loads((out / "metrics.json").read_text())
+copilot = load_script(SCRIPT)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """One whole run, (its process, its folder)."""
     out = tmp_path_factory.mktemp("copilot")
-    return run(out), out
+    return run(SCRIPT, out), out
 
 
 # ---- the corpus
@@ -72,7 +50,7 @@ def test_every_program_is_python_and_its_first_third_says_which_one_it_is(progra
 def test_the_run_reaches_its_gates(trained):
     process, out = trained
     assert process.returncode == 0, process.stdout + process.stderr
-    found = metrics(out)
+    found = read_metrics(out)
     assert found.keys() >= METRICS
     assert found["loss_decrease"] > 0.8
     assert found["exact_completions"] >= 0.9
@@ -81,10 +59,10 @@ def test_the_run_reaches_its_gates(trained):
 
 
 def test_the_metrics_agree_with_each_other(trained):
-    found = metrics(trained[1])
+    found = read_metrics(trained[1])
     assert found["loss_decrease"] == pytest.approx(1 - found["loss_final"] / found["loss_initial"])
     assert found["steps_per_second"] == pytest.approx(found["steps"] / found["seconds"])
-    assert found["steps"] == copilot.STEPS
+    assert found["steps"] == copilot.STEPS["patterns"]
 
 
 def test_the_checkpoint_holds_the_model_that_was_measured(trained):
@@ -97,11 +75,11 @@ def test_the_checkpoint_holds_the_model_that_was_measured(trained):
     model.load_state_dict(weights)
     model.eval()
     loss, _ = tt.next_token_loss(model, tt.tensor(tokenizer.encode_batch(copilot.TRAINING)), tokenizer.pad_id)
-    assert loss.item() == pytest.approx(metrics(out)["loss_final"], rel=1e-4)
+    assert loss.item() == pytest.approx(read_metrics(out)["loss_final"], rel=1e-4)
 
 
 def test_the_loss_curve_is_a_png(trained):
-    assert (trained[1] / "loss.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert is_png(trained[1] / "loss.png")
 
 
 def test_without_a_terminal_it_shows_completions_and_asks_nothing(trained):
@@ -115,7 +93,7 @@ def test_without_a_terminal_it_shows_completions_and_asks_nothing(trained):
 
 
 def test_a_run_that_misses_its_gate_says_so_and_fails(tmp_path):
-    process = run(tmp_path, "--train-only", "--steps", 5)
+    process = run(SCRIPT, tmp_path, "--train-only", "--steps", 5)
     assert process.returncode == 1
     assert "Not reached: the gate is that the loss falls by at least 80 %" in process.stdout
     assert "This run was 5 steps; the milestone is made for" in process.stdout
@@ -125,14 +103,14 @@ def test_a_run_that_misses_its_gate_says_so_and_fails(tmp_path):
 def test_the_same_seed_gives_the_same_loss_and_another_does_not(tmp_path):
     losses = []
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        run(tmp_path / name, "--train-only", "--steps", 10, "--seed", seed)
-        losses.append(metrics(tmp_path / name)["loss_final"])
+        run(SCRIPT, tmp_path / name, "--train-only", "--steps", 10, "--seed", seed)
+        losses.append(read_metrics(tmp_path / name)["loss_final"])
     assert losses[0] == losses[1] != losses[2]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(tmp_path):
-    run(tmp_path / "whole", "--train-only", "--steps", 150, "--seed", 1)
+    run(SCRIPT, tmp_path / "whole", "--train-only", "--steps", 150, "--seed", 1)
     out = tmp_path / "stopped"
     process = subprocess.Popen(
         [sys.executable, SCRIPT, "--train-only", "--steps", "150", "--seed", "1", "--out", out],
@@ -149,9 +127,9 @@ def test_ctrl_c_saves_and_resume_ends_as_if_nothing_had_happened(tmp_path):
     assert process.returncode == 130
     assert "Stopped by Ctrl-C after step" in said and "--resume" in said
     assert not (out / "metrics.json").exists()
-    resumed = run(out, "--train-only", "--resume")  # steps and seed are those of the run
+    resumed = run(SCRIPT, out, "--train-only", "--resume")  # steps and seed are those of the run
     assert resumed.returncode in (0, 1), resumed.stderr
-    assert metrics(out)["loss_final"] == metrics(tmp_path / "whole")["loss_final"]
+    assert read_metrics(out)["loss_final"] == read_metrics(tmp_path / "whole")["loss_final"]
 
 
 # ---- the prompt

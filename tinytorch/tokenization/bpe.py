@@ -48,7 +48,7 @@ class _Chain:
 
 
 def learn_merges(words, size):
-    """The pairs of tokens to join, a list in order, that make `size` new tokens of `words`, a dict {word: count}.
+    """`size` pairs of tokens to join, a list in order, learned from `words`, a dict {word: how often it occurs}.
 
     Each is the pair that occurs most often when the earlier ones have been joined; among equals, the one whose bytes
     come first. There are fewer where no pair occurs twice. Counts are kept up to date instead of counted anew: a join
@@ -65,24 +65,24 @@ def learn_merges(words, size):
         places[pair].append(i)
     heap = [(-count, pair) for pair, count in counts.items() if all(pair)]
     heapq.heapify(heap)
-    merges, made = {}, set()  # a dict, for its order
-    while heap and len(made) < size:
+    merges = []
+    while heap and len(merges) < size:
         count, pair = heapq.heappop(heap)
-        if -count != counts[pair]:  # an old entry: counts only fall, or are pushed anew
-            if counts[pair] > 1:
-                heapq.heappush(heap, (-counts[pair], pair))
-        elif counts[pair] > 1:
-            merges[pair] = None  # known already where two ways to one token brought the pair back
-            made.add(pair[0] + pair[1])
-            for new in _join_everywhere(pair, chain, weights, counts, places):
-                heapq.heappush(heap, (-counts[new], new))
-    return list(merges)
+        if -count > counts[pair]:  # joins around it have made it rarer: it goes back to where it belongs by now
+            heapq.heappush(heap, (-counts[pair], pair))
+            continue
+        if counts[pair] < 2:
+            break
+        merges.append(pair)
+        for new in _join_everywhere(pair, chain, weights, counts, places):
+            heapq.heappush(heap, (-counts[new], new))
+    return merges
 
 
 def _join_everywhere(pair, chain, weights, counts, places):
-    """Join a pair wherever it stands, from left to right. Returns the pairs that came about."""
+    """Join a pair wherever it stands, from left to right as places were noted. Returns the pairs that came about."""
     created = set()
-    for i in sorted(places.pop(pair)):
+    for i in places.pop(pair):
         if chain.pair(i) != pair:  # a neighbour was faster: "aaa" becomes "aa", "a"
             continue
         around = chain.before[i], chain.after[i]
@@ -95,7 +95,6 @@ def _join_everywhere(pair, chain, weights, counts, places):
                 counts[new] += weights[i]
                 places[new].append(place)
                 created.add(new)
-    del counts[pair]
     return created
 
 
@@ -158,7 +157,7 @@ class BPETokenizer(Tokenizer):
         if not words:
             raise ValueError("BPETokenizer needs text to learn from, but got none. Is the corpus empty?")
         merges = learn_merges(words, vocab_size - len(start))
-        return cls([*start, *dict.fromkeys(left + right for left, right in merges)], merges)
+        return cls([*start, *(left + right for left, right in merges)], merges)
 
     @classmethod
     def from_gpt2(cls, folder):

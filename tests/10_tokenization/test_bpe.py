@@ -1,0 +1,509 @@
+"""Module 10: byte-pair encoding: its definition word for word, GPT-2's cuts and files, and any text at all."""
+
+import json
+import sys
+import unicodedata
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+import tinytorch as tt
+from tinytorch.tokenization.words import named_token, split_words, token_name
+
+property_test = settings(deadline=None, derandomize=True, max_examples=150)
+BYTES = [bytes([value]) for value in range(256)]
+PAPER = ["low"] * 5 + ["lower"] * 2 + ["newest"] * 6 + ["widest"] * 3  # the words of section 3.2
+FEW = st.text(st.sampled_from("aab \né"), max_size=30)  # few characters: many pairs, and many ties
+TEXT = "the cat and the dog and the bird: naïve, 日本語, 🙂\n" * 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tt.BPETokenizer.train(TEXT, 300)
+
+
+# ---- the definition: everything counted anew at every step
+
+
+def joined(tokens, pair):
+    tokens, i = list(tokens), 0
+    while i < len(tokens) - 1:
+        if (tokens[i], tokens[i + 1]) == pair:
+            tokens[i : i + 2] = [pair[0] + pair[1]]
+        i += 1
+    return tokens
+
+
+def merges_by_definition(texts, size):
+    words = Counter(word for text in texts for word in split_words(text))
+    words = [([bytes([byte]) for byte in word.encode()], count) for word, count in words.items()]
+    merges = []
+    while len(merges) < size:
+        counts = Counter()
+        for tokens, count in words:
+            for pair in pairwise(tokens):
+                counts[pair] += count
+        best = min(counts, key=lambda pair: (-counts[pair], pair), default=None)
+        if best is None or counts[best] < 2:
+            break
+        merges.append(best)
+        words = [(joined(tokens, best), count) for tokens, count in words]
+    return merges
+
+
+def tokens_by_definition(tokenizer, word):
+    """Join the pair that was learned first, the leftmost of them, until there is none."""
+    tokens, ranks = [bytes([byte]) for byte in word.encode()], {p: r for r, p in enumerate(tokenizer.merges)}
+    while True:
+        found = [(ranks[pair], i) for i, pair in enumerate(pairwise(tokens)) if pair in ranks]
+        if not found:
+            return tokens
+        _, i = min(found)
+        tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
+
+
+@pytest.mark.exercise("ex-10-6", points=4)
+@pytest.mark.exercise("ex-10-7", points=5)
+@property_test
+@given(st.lists(FEW, min_size=1, max_size=4).filter(any), st.integers(0, 30))
+def test_the_merges_are_those_of_the_definition(texts, size):
+    tokenizer = tt.BPETokenizer.train(texts, 258 + size)
+    assert tokenizer.merges == merges_by_definition(texts, size)
+
+
+@pytest.mark.exercise("ex-10-5", points=2)
+@pytest.mark.exercise("ex-10-6", points=4)
+@property_test
+@given(st.text(st.sampled_from("ab"), min_size=8, max_size=60), st.integers(1, 30))
+def test_the_merges_of_one_long_word_are_those_of_the_definition(text, size):
+    assert tt.BPETokenizer.train(text, 258 + size).merges == merges_by_definition([text], size)
+
+
+@pytest.mark.exercise("ex-10-8", points=4)
+@property_test
+@given(st.lists(FEW, min_size=1, max_size=4).filter(any), FEW)
+def test_the_tokens_are_those_of_the_definition(texts, text):
+    tokenizer = tt.BPETokenizer.train(texts, 280)
+    expected = [token for word in split_words(text) for token in tokens_by_definition(tokenizer, word)]
+    assert [tokenizer.vocab[i] for i in tokenizer.encode(text)] == expected
+
+
+@pytest.mark.exercise("ex-10-7", points=5)
+@property_test
+@given(st.text(st.sampled_from("aab"), min_size=8, max_size=60), st.text(st.sampled_from("aab"), max_size=60))
+def test_the_tokens_of_one_long_word_are_those_of_the_definition(corpus, word):
+    tokenizer = tt.BPETokenizer.train(corpus, 280)
+    assert [tokenizer.vocab[i] for i in tokenizer.encode(word)] == tokens_by_definition(tokenizer, word)
+
+
+def test_the_merges_of_the_papers_words_by_hand():
+    # es 9 = st 9, the first in byte order; es t 9; lo 7 = ow 7; lo w 7; ew 6 = ne 6 = w est 6; ew est 6 = n ew 6;
+    # n ewest 6; dest 3 = id 3 = wi 3; i dest 3 = wi 3; w idest 3; er 2 = low e 2; low er 2
+    by_hand = "e s, es t, l o, lo w, e w, ew est, n ewest, d est, i dest, w idest, e r, low er"
+    expected = [tuple(part.encode() for part in merge.split(" ")) for merge in by_hand.split(", ")]
+    tokenizer = tt.BPETokenizer.train(PAPER, 1000)
+    assert tokenizer.merges == expected
+    assert tokenizer.vocab_size == 258 + len(expected)
+    assert [tokenizer.vocab[i] for i in tokenizer.encode("lowest")] == [b"low", b"est"]  # a word never seen
+
+
+def test_the_vocabulary_is_special_tokens_bytes_and_what_merges_make():
+    tokenizer = tt.BPETokenizer.train(PAPER, 261)
+    assert tokenizer.vocab == ["<pad>", "<end>", *BYTES, b"es", b"est", b"lo"]
+    assert tokenizer.vocab_size == 261
+
+
+def test_two_ways_to_the_same_bytes_are_one_token():
+    merges = [(b"a", b"b"), (b"ab", b"c"), (b"b", b"c"), (b"a", b"bc")]
+    tokenizer = tt.BPETokenizer(["<end>", *BYTES, b"ab", b"abc", b"bc"], merges)
+    assert tokenizer.encode("abc") == [258] and tokenizer.vocab_size == 260
+
+
+def test_what_was_learned_earlier_is_joined_first_anywhere_in_the_word():
+    merges = [(b"b", b"c"), (b"a", b"b"), (b"bc", b"d"), (b"a", b"bc")]
+    tokenizer = tt.BPETokenizer(["<end>", *BYTES, b"bc", b"ab", b"bcd", b"abc"], merges)
+    assert [tokenizer.vocab[i] for i in tokenizer.encode("abcd")] == [b"a", b"bcd"]
+    assert [tokenizer.vocab[i] for i in tokenizer.encode("abce")] == [b"abc", b"e"]
+
+
+def test_the_order_of_texts_does_not_matter():
+    texts = ["low lower", "newest", "widest low"]
+    assert tt.BPETokenizer.train(texts, 300).merges == tt.BPETokenizer.train(texts[::-1], 300).merges
+    assert tt.BPETokenizer.train(iter(texts), 300).merges == tt.BPETokenizer.train(texts, 300).merges
+
+
+def test_no_token_reaches_across_texts_or_words():
+    assert tt.BPETokenizer.train(["ab"] * 9, 300).merges == [(b"a", b"b")]
+    assert all(b" " not in token[1:] for token in tt.BPETokenizer.train("a b " * 9, 300).vocab[258:])
+
+
+def test_training_ends_when_no_pair_occurs_twice():
+    assert tt.BPETokenizer.train("abcd", 300).vocab_size == 258
+
+
+def test_a_frequent_word_is_one_token(tokenizer):
+    assert [tokenizer.vocab[i] for i in tokenizer.encode("cat and the")][-2:] == [b" and", b" the"]
+
+
+# ---- there and back
+
+
+@property_test
+@given(st.text())
+def test_any_text_decodes_to_itself(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode(text, add_end=True)) == text
+    assert all(i >= 2 for i in tokenizer.encode(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "\0\x01\x1b\x7f\x80\x9f\ufeff\uffff",
+        "👩‍👩‍👧‍👦🏳️‍🌈🇯🇵",
+        "中文，日本語、한국어",
+        "שלום مرحبا हिन्दी ไทย",
+        "e\u0301 é ﬁ ½ ² Ⅷ ٣",
+        "\r\n\t \u2028\u3000  \n",
+        "\U0010ffff\U0001f600",
+        "<pad><end>",
+    ],
+    ids=["empty", "space", "control", "emoji", "cjk", "scripts", "forms", "white", "astral", "special"],
+)
+def test_unusual_texts_decode_to_themselves(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text, add_end=True)) == text
+
+
+def test_a_word_of_a_hundred_thousand_letters(tokenizer):
+    tokenizer = tt.BPETokenizer.train("aaaaaaaa aaaa", 260)  # aa, aaaa
+    assert tokenizer.encode("a" * 100_001) == [259] * 25_000 + [tokenizer.vocab.index(b"a")]
+
+
+@pytest.mark.exercise("ex-10-10", points=1)
+@property_test
+@given(st.binary())
+def test_invalid_utf8_is_replaced(tokenizer, data):
+    assert tokenizer.decode([2 + byte for byte in data]) == data.decode("utf-8", errors="replace")
+
+
+@pytest.mark.exercise("ex-10-10", points=1)
+def test_half_a_character_is_replaced_and_a_whole_one_is_not(tokenizer):
+    ids = [2 + byte for byte in "é".encode()]
+    assert tokenizer.decode(ids[:1]) == "\ufffd"
+    assert tokenizer.decode(ids) == "é"
+
+
+def test_a_text_that_utf8_cannot_hold_is_refused(tokenizer):
+    for use in (tokenizer.encode, lambda text: tt.BPETokenizer.train(text, 300)):
+        with pytest.raises(ValueError, match=r"text that UTF-8 can hold, but got the half character '\\ud800'"):
+            use("a \ud800")
+
+
+# ---- words: GPT-2's cuts. The lists were made with its own pattern and the library `regex`.
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("I'm 30!\n", ["I", "'m", " 30", "!", "\n"]),
+        ("we'll've don't", ["we", "'ll", "'ve", " don", "'t"]),
+        ("DON'T 's''s", ["DON", "'", "T", " '", "s", "''", "s"]),
+        ("  two  spaces  ", [" ", " two", " ", " spaces", "  "]),
+        ("def f(x):\n    return x_1", ["def", " f", "(", "x", "):", "\n   ", " return", " x", "_", "1"]),
+        ("a\t\tb \n c", ["a", "\t", "\t", "b", " \n", " c"]),
+        ("x²=Ⅷ٣½", ["x", "²", "=", "Ⅷ٣½"]),
+        ("日本語123ab一", ["日本語", "123", "ab一"]),
+        ("e\u0301é", ["e", "\u0301", "é"]),
+        ("🙂🙂 ok\u00a0\u3000!", ["🙂🙂", " ok", "\u00a0", "\u3000", "!"]),
+        ("a\x1c\x1f b", ["a", "\x1c\x1f", " b"]),
+        ("a  \x1c", ["a", " ", " \x1c"]),
+        (" _a __b", [" _", "a", " __", "b"]),
+        ("\r\n\r\nx", ["\r\n\r", "\n", "x"]),
+    ],
+)
+def test_words_are_cut_as_gpt2_cuts_them(text, words):
+    assert split_words(text) == words
+
+
+@property_test
+@given(st.text(st.characters(exclude_categories=())))
+def test_cutting_loses_nothing(text):
+    assert "".join(split_words(text)) == text
+
+
+def test_every_character_is_a_letter_a_number_white_space_or_another_sign():
+    white = {*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
+    kinds = {"L": [], "N": [], "white": [], "sign": []}
+    for code in range(sys.maxunicode + 1):
+        kind = "white" if code in white else unicodedata.category(chr(code))[0]
+        kinds[kind if kind in kinds else "sign"].append(chr(code))
+    for characters in kinds.values():  # a run of one kind is one word
+        assert len(split_words("".join(characters))) == 1
+    for kind in ("L", "N", "sign"):
+        for other in ("L", "N", "sign"):
+            assert len(split_words(kinds[kind][-1] + kinds[other][-1])) == 1 + (kind != other)
+
+
+# ---- special tokens
+
+
+def test_special_tokens_come_first_and_in_order():
+    tokenizer = tt.BPETokenizer.train("abc", 300, ["<|pad|>", "<|stop|>", "<|user|>"])
+    assert tokenizer.special_tokens == {"<|pad|>": 0, "<|stop|>": 1, "<|user|>": 2}
+    assert (tokenizer.pad_id, tokenizer.end_id) == (0, 1)
+
+
+def test_one_special_token_pads_and_ends():
+    tokenizer = tt.BPETokenizer.train("abc", 300, ["<|endoftext|>"])
+    assert (tokenizer.pad_id, tokenizer.end_id) == (0, 0)
+    assert tokenizer.decode([98, 0, 99]) == "a"
+
+
+@pytest.mark.exercise("ex-10-9", points=2)
+def test_their_names_in_a_text_are_plain_text_unless_allowed(tokenizer):
+    text = "a<end>b<pad>"
+    plain = tokenizer.encode(text)
+    assert min(plain) >= 2 and tokenizer.decode(plain) == text
+    a, b = tokenizer.encode("a"), tokenizer.encode("b")
+    assert tokenizer.encode(text, allow_special=True) == [*a, tokenizer.end_id, *b, tokenizer.pad_id]
+    assert tokenizer.encode("<end>", allow_special=True, add_end=True) == [1, 1]
+    assert tokenizer.encode("<end> b", allow_special=True) == [1, *tokenizer.encode(" b")]
+
+
+def test_the_longest_name_is_found_first():
+    tokenizer = tt.BPETokenizer.train("abc", 300, ["<p>", "<e>", "<e>>", "a|b"])
+    assert tokenizer.encode("<e>><e>a|ba", allow_special=True) == [2, 1, 3, *tokenizer.encode("a")]
+
+
+def test_other_special_tokens_are_shown():
+    tokenizer = tt.BPETokenizer.train("abc", 300, ["<pad>", "<end>", "<user>"])
+    text = "<user>abc"
+    assert tokenizer.decode(tokenizer.encode(text, allow_special=True)) == text
+
+
+def test_they_are_never_merged_into():
+    tokenizer = tt.BPETokenizer.train("<end>" * 50, 300)
+    assert b"<end>" not in tokenizer.vocab  # a word, a sign and a word: cut apart
+    assert tt.BPETokenizer.train("end " * 50, 300, ["pad", "end"]).encode("end")[0] > 257
+
+
+def test_decoding_stops_at_the_end_and_passes_over_padding(tokenizer):
+    ids = tokenizer.encode("the cat")
+    assert tokenizer.decode([0, *ids, 0, 1, *ids]) == "the cat"
+
+
+# ---- batches and ids
+
+
+@pytest.mark.exercise("ex-10-9", points=2)
+def test_a_batch_is_padded_on_the_right(tokenizer):
+    texts = ["the", "", "the cat"]
+    batch = tokenizer.encode_batch(texts)
+    assert batch.dtype == np.int64
+    assert batch.shape == (3, 1 + len(tokenizer.encode("the cat")))
+    assert [tokenizer.decode(row) for row in batch] == texts
+    assert_array_equal(batch[1], [1] + [0] * (batch.shape[1] - 1))
+
+
+@pytest.mark.parametrize("wrong", [-1, 300, 10**9])
+def test_ids_out_of_range_are_refused(tokenizer, wrong):
+    with pytest.raises(
+        ValueError, match=f"BPETokenizer needs ids from 0 to {tokenizer.vocab_size - 1}, but got {wrong}"
+    ):
+        tokenizer.decode([5, wrong])
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("nothing", ["", [], [""], iter([])], ids=["text", "list", "empty text", "iterator"])
+def test_an_empty_corpus_is_refused(nothing):
+    with pytest.raises(ValueError, match=r"needs text to learn from.*empty"):
+        tt.BPETokenizer.train(nothing, 300)
+
+
+def test_a_vocabulary_without_room_for_the_bytes_is_refused():
+    with pytest.raises(ValueError, match="at least 259, for 3 special tokens and 256 bytes, but got 258"):
+        tt.BPETokenizer.train("abc", 258, ["<pad>", "<end>", "<user>"])
+    assert tt.BPETokenizer.train("abab", 258).merges == []
+
+
+@pytest.mark.parametrize("size", [0, -1, 300.0, None])
+def test_a_vocabulary_size_that_is_none_is_refused(size):
+    with pytest.raises(ValueError, match="vocab_size needs an integer"):
+        tt.BPETokenizer.train("abc", size)
+
+
+@pytest.mark.parametrize(
+    ("special", "error", "message"),
+    [
+        ("<end>", TypeError, r"a list of names, but got one text\. Write \['<end>'\]"),
+        ([], ValueError, "needs a special token"),
+        (["<end>", "<end>"], ValueError, "distinct tokens"),
+        (["<end>", ""], ValueError, "none of them empty"),
+    ],
+    ids=["text", "none", "twice", "empty"],
+)
+def test_special_tokens_that_cannot_be_are_refused(special, error, message):
+    with pytest.raises(error, match=message):
+        tt.BPETokenizer.train("abc", 300, special)
+
+
+@pytest.mark.parametrize(
+    ("vocab", "merges", "message"),
+    [
+        (["<end>", *BYTES[1:]], [], r"1 are missing, the first of them b'\\x00'"),
+        (["<end>", *BYTES], [(b"a", b"b")], "1 are missing, the first of them b'ab'"),
+        (["<end>", *BYTES, b"abc"], [(b"ab", b"c")], "1 are missing, the first of them b'ab'"),
+        (["<end>", *BYTES, b"a"], [], "distinct tokens"),
+        (BYTES, [], "needs a special token"),
+    ],
+    ids=["a byte", "what is made", "what is joined", "twice", "no special"],
+)
+def test_a_vocabulary_that_cannot_be_is_refused(vocab, merges, message):
+    with pytest.raises(ValueError, match=message):
+        tt.BPETokenizer(vocab, merges)
+
+
+# ---- files
+
+
+@property_test
+@given(FEW.filter(bool), st.text())
+def test_a_saved_tokenizer_is_loaded_as_it_was(tmp_path_factory, corpus, text):
+    path = tmp_path_factory.mktemp("tokenizer") / "bpe.json"
+    tokenizer = tt.BPETokenizer.train(corpus, 270, ["<pad>", "<end>", "Ā"])  # named like the byte 0
+    tokenizer.save(path)
+    loaded = tt.BPETokenizer.load(str(path))
+    assert (loaded.vocab, loaded.merges) == (tokenizer.vocab, tokenizer.merges)
+    assert loaded.encode(text) == tokenizer.encode(text)
+    assert loaded.special_tokens == tokenizer.special_tokens
+
+
+def test_the_file_is_readable_json(tmp_path):
+    tt.BPETokenizer.train("the the the", 261).save(tmp_path / "t.json")
+    content = json.loads((tmp_path / "t.json").read_text(encoding="ascii"))
+    assert content["type"] == "bpe"
+    assert content["vocab"][:2] == [{"special": "<pad>"}, {"special": "<end>"}]
+    assert content["vocab"][258:] == ["he", "the", "Ġthe"]
+    assert content["merges"] == ["h e", "t he", "Ġ the"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b"null",
+        b"{}",
+        b'{"type": "bpe"}',
+        b'{"type": "bpe", "vocab": ["a"], "merges": []}',
+        b'{"type": "bpe", "vocab": [{"special": "<end>"}], "merges": []}',
+        b'{"type": "bpe", "vocab": [" "], "merges": []}',
+        b'{"type": "bpe", "vocab": [{"name": "x"}], "merges": []}',
+        b'{"type": "bpe", "vocab": [], "merges": ["a b c"]}',
+        b'{"type": "bpe", "vocab": [3], "merges": [4]}',
+        b'{"type": "char", "alphabet": ["a"]}',
+        b'{"version": "1.0", "model": {"type": "BPE", "vocab": {}}}',
+        b"\x80\x04\x95\xff",
+    ],
+)
+def test_a_foreign_file_is_refused_by_name(content, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"other\.json is not a BPE tokenizer"):
+        tt.BPETokenizer.load(path)
+
+
+def test_a_missing_file_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        tt.BPETokenizer.load(tmp_path / "nowhere.json")
+
+
+# ---- GPT-2's files
+
+
+@pytest.mark.parametrize(
+    ("token", "name"),
+    [
+        (b" the", "Ġthe"),
+        (b"\n", "Ċ"),
+        (b"\t", "ĉ"),
+        (b"\x00", "Ā"),
+        (b"\x7f", "ġ"),
+        (b"\xad", "Ń"),
+        ("é".encode(), "Ã©"),
+        ("日".encode(), "æĹ¥"),
+        (b"!~", "!~"),
+        (b"\xff", "ÿ"),
+    ],
+)
+def test_tokens_are_named_as_gpt2_names_them(token, name):
+    assert token_name(token) == name
+    assert named_token(name) == token
+
+
+def test_every_byte_has_a_name_of_its_own():
+    names = [token_name(byte) for byte in BYTES]
+    assert len(set(names)) == 256
+    assert all(len(name) == 1 and name.isprintable() and not name.isspace() for name in names)
+
+
+def write_gpt2(folder, vocab=None, merges="#version: 0.2\nĠ t\nh e\nĠt he\n"):
+    """A small tokenizer in GPT-2's files, with its order: bytes by name, merges, the end of a text last."""
+    names = [*sorted(map(token_name, BYTES)), "Ġt", "he", "Ġthe", "<|endoftext|>"]
+    vocab = json.dumps({name: i for i, name in enumerate(names)}) if vocab is None else vocab
+    (folder / "vocab.json").write_text(vocab, encoding="utf-8")
+    (folder / "merges.txt").write_text(merges, encoding="utf-8")
+    return names
+
+
+def test_gpt2s_files_are_read(tmp_path):
+    names = write_gpt2(tmp_path)
+    tokenizer = tt.BPETokenizer.from_gpt2(tmp_path)
+    assert tokenizer.vocab_size == 260
+    assert tokenizer.special_tokens == {"<|endoftext|>": 259}
+    assert tokenizer.pad_id == tokenizer.end_id == 259
+    assert tokenizer.merges == [(b" ", b"t"), (b"h", b"e"), (b" t", b"he")]
+    assert [names[i] for i in tokenizer.encode("the the then\n", add_end=True)] == [
+        "t", "he", "Ġthe", "Ġthe", "n", "Ċ", "<|endoftext|>",
+    ]  # fmt: skip
+    assert tokenizer.decode(tokenizer.encode("the 日", add_end=True)) == "the 日"
+    tokenizer.save(tmp_path / "saved.json")
+    assert tt.BPETokenizer.load(tmp_path / "saved.json").vocab == tokenizer.vocab
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"vocab": "["},
+        {"vocab": "[]"},
+        {"vocab": "{}"},
+        {"vocab": '{"a": 0}'},
+        {"vocab": '{"a": 0, "b": null}'},
+        {"vocab": json.dumps({**{token_name(byte): i for i, byte in enumerate(BYTES)}, "<|endoftext|>": 300})},
+        {"merges": ""},
+        {"merges": "#version: 0.2\na b c\n"},
+        {"merges": "#version: 0.2\nx y\n"},
+        {"merges": "#version: 0.2\n日 本\n"},
+    ],
+    ids=["torn", "list", "empty", "bytes", "null", "gap", "no merges", "three", "unknown", "no bytes"],
+)
+def test_other_files_than_gpt2s_are_refused_by_name(files, tmp_path):
+    write_gpt2(tmp_path, **files)
+    with pytest.raises(ValueError, match=f"{tmp_path.name} has no vocab.json and merges.txt of GPT-2's kind"):
+        tt.BPETokenizer.from_gpt2(tmp_path)
+
+
+def test_a_folder_without_them_is_missing_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"vocab\.json"):
+        tt.BPETokenizer.from_gpt2(tmp_path)
