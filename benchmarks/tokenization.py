@@ -3,8 +3,9 @@
     python benchmarks/tokenization.py
 
 Both learn the same number of merges from 1 MB of Python's own source and encode it. They take turns, and the median
-times are compared as a ratio: below 1, tinytorch is faster. A new tokenizer works out each word when it meets it first;
-"again" is the same text once more. `tokenizers` is written in Rust; it is told to use one core, as tinytorch does.
+times are compared as a ratio: below 1, tinytorch is faster. A new tokenizer works out each word when it first meets it;
+"again" is the same text once more. `tokenizers` is written in Rust, is told to use one core as tinytorch does, and also
+notes where in the text each token stands.
 """
 
 import argparse

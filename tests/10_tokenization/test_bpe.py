@@ -1,8 +1,5 @@
-"""Module 10: byte-pair encoding: its definition word for word, GPT-2's cuts and files, and any text at all."""
+"""Module 10: byte-pair encoding: its definition word for word, and any text at all."""
 
-import json
-import sys
-import unicodedata
 from collections import Counter
 from itertools import pairwise
 
@@ -13,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import tinytorch as tt
-from tinytorch.tokenization.words import named_token, split_words, token_name
+from tinytorch.tokenization.words import split_words
 
 property_test = settings(deadline=None, derandomize=True, max_examples=150)
 BYTES = [bytes([value]) for value in range(256)]
@@ -206,51 +203,6 @@ def test_a_text_that_utf8_cannot_hold_is_refused(tokenizer):
             use("a \ud800")
 
 
-# ---- words: GPT-2's cuts. The lists were made with its own pattern and the library `regex`.
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("I'm 30!\n", ["I", "'m", " 30", "!", "\n"]),
-        ("we'll've don't", ["we", "'ll", "'ve", " don", "'t"]),
-        ("DON'T 's''s", ["DON", "'", "T", " '", "s", "''", "s"]),
-        ("  two  spaces  ", [" ", " two", " ", " spaces", "  "]),
-        ("def f(x):\n    return x_1", ["def", " f", "(", "x", "):", "\n   ", " return", " x", "_", "1"]),
-        ("a\t\tb \n c", ["a", "\t", "\t", "b", " \n", " c"]),
-        ("x²=Ⅷ٣½", ["x", "²", "=", "Ⅷ٣½"]),
-        ("日本語123ab一", ["日本語", "123", "ab一"]),
-        ("e\u0301é", ["e", "\u0301", "é"]),
-        ("🙂🙂 ok\u00a0\u3000!", ["🙂🙂", " ok", "\u00a0", "\u3000", "!"]),
-        ("a\x1c\x1f b", ["a", "\x1c\x1f", " b"]),
-        ("a  \x1c", ["a", " ", " \x1c"]),
-        (" _a __b", [" _", "a", " __", "b"]),
-        ("\r\n\r\nx", ["\r\n\r", "\n", "x"]),
-    ],
-)
-def test_words_are_cut_as_gpt2_cuts_them(text, words):
-    assert split_words(text) == words
-
-
-@property_test
-@given(st.text(st.characters(exclude_categories=())))
-def test_cutting_loses_nothing(text):
-    assert "".join(split_words(text)) == text
-
-
-def test_every_character_is_a_letter_a_number_white_space_or_another_sign():
-    white = {*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
-    kinds = {"L": [], "N": [], "white": [], "sign": []}
-    for code in range(sys.maxunicode + 1):
-        kind = "white" if code in white else unicodedata.category(chr(code))[0]
-        kinds[kind if kind in kinds else "sign"].append(chr(code))
-    for characters in kinds.values():  # a run of one kind is one word
-        assert len(split_words("".join(characters))) == 1
-    for kind in ("L", "N", "sign"):
-        for other in ("L", "N", "sign"):
-            assert len(split_words(kinds[kind][-1] + kinds[other][-1])) == 1 + (kind != other)
-
-
 # ---- special tokens
 
 
@@ -370,140 +322,3 @@ def test_special_tokens_that_cannot_be_are_refused(special, error, message):
 def test_a_vocabulary_that_cannot_be_is_refused(vocab, merges, message):
     with pytest.raises(ValueError, match=message):
         tt.BPETokenizer(vocab, merges)
-
-
-# ---- files
-
-
-@property_test
-@given(FEW.filter(bool), st.text())
-def test_a_saved_tokenizer_is_loaded_as_it_was(tmp_path_factory, corpus, text):
-    path = tmp_path_factory.mktemp("tokenizer") / "bpe.json"
-    tokenizer = tt.BPETokenizer.train(corpus, 270, ["<pad>", "<end>", "Ā"])  # named like the byte 0
-    tokenizer.save(path)
-    loaded = tt.BPETokenizer.load(str(path))
-    assert (loaded.vocab, loaded.merges) == (tokenizer.vocab, tokenizer.merges)
-    assert loaded.encode(text) == tokenizer.encode(text)
-    assert loaded.special_tokens == tokenizer.special_tokens
-
-
-def test_the_file_is_readable_json(tmp_path):
-    tt.BPETokenizer.train("the the the", 261).save(tmp_path / "t.json")
-    content = json.loads((tmp_path / "t.json").read_text(encoding="ascii"))
-    assert content["type"] == "bpe"
-    assert content["vocab"][:2] == [{"special": "<pad>"}, {"special": "<end>"}]
-    assert content["vocab"][258:] == ["he", "the", "Ġthe"]
-    assert content["merges"] == ["h e", "t he", "Ġ the"]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"7",
-        b"null",
-        b"{}",
-        b'{"type": "bpe"}',
-        b'{"type": "bpe", "vocab": ["a"], "merges": []}',
-        b'{"type": "bpe", "vocab": [{"special": "<end>"}], "merges": []}',
-        b'{"type": "bpe", "vocab": [" "], "merges": []}',
-        b'{"type": "bpe", "vocab": [{"name": "x"}], "merges": []}',
-        b'{"type": "bpe", "vocab": [], "merges": ["a b c"]}',
-        b'{"type": "bpe", "vocab": [3], "merges": [4]}',
-        b'{"type": "char", "alphabet": ["a"]}',
-        b'{"version": "1.0", "model": {"type": "BPE", "vocab": {}}}',
-        b"\x80\x04\x95\xff",
-    ],
-)
-def test_a_foreign_file_is_refused_by_name(content, tmp_path):
-    path = tmp_path / "other.json"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"other\.json is not a BPE tokenizer"):
-        tt.BPETokenizer.load(path)
-
-
-def test_a_missing_file_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        tt.BPETokenizer.load(tmp_path / "nowhere.json")
-
-
-# ---- GPT-2's files
-
-
-@pytest.mark.parametrize(
-    ("token", "name"),
-    [
-        (b" the", "Ġthe"),
-        (b"\n", "Ċ"),
-        (b"\t", "ĉ"),
-        (b"\x00", "Ā"),
-        (b"\x7f", "ġ"),
-        (b"\xad", "Ń"),
-        ("é".encode(), "Ã©"),
-        ("日".encode(), "æĹ¥"),
-        (b"!~", "!~"),
-        (b"\xff", "ÿ"),
-    ],
-)
-def test_tokens_are_named_as_gpt2_names_them(token, name):
-    assert token_name(token) == name
-    assert named_token(name) == token
-
-
-def test_every_byte_has_a_name_of_its_own():
-    names = [token_name(byte) for byte in BYTES]
-    assert len(set(names)) == 256
-    assert all(len(name) == 1 and name.isprintable() and not name.isspace() for name in names)
-
-
-def write_gpt2(folder, vocab=None, merges="#version: 0.2\nĠ t\nh e\nĠt he\n"):
-    """A small tokenizer in GPT-2's files, with its order: bytes by name, merges, the end of a text last."""
-    names = [*sorted(map(token_name, BYTES)), "Ġt", "he", "Ġthe", "<|endoftext|>"]
-    vocab = json.dumps({name: i for i, name in enumerate(names)}) if vocab is None else vocab
-    (folder / "vocab.json").write_text(vocab, encoding="utf-8")
-    (folder / "merges.txt").write_text(merges, encoding="utf-8")
-    return names
-
-
-def test_gpt2s_files_are_read(tmp_path):
-    names = write_gpt2(tmp_path)
-    tokenizer = tt.BPETokenizer.from_gpt2(tmp_path)
-    assert tokenizer.vocab_size == 260
-    assert tokenizer.special_tokens == {"<|endoftext|>": 259}
-    assert tokenizer.pad_id == tokenizer.end_id == 259
-    assert tokenizer.merges == [(b" ", b"t"), (b"h", b"e"), (b" t", b"he")]
-    assert [names[i] for i in tokenizer.encode("the the then\n", add_end=True)] == [
-        "t", "he", "Ġthe", "Ġthe", "n", "Ċ", "<|endoftext|>",
-    ]  # fmt: skip
-    assert tokenizer.decode(tokenizer.encode("the 日", add_end=True)) == "the 日"
-    tokenizer.save(tmp_path / "saved.json")
-    assert tt.BPETokenizer.load(tmp_path / "saved.json").vocab == tokenizer.vocab
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        {"vocab": "["},
-        {"vocab": "[]"},
-        {"vocab": "{}"},
-        {"vocab": '{"a": 0}'},
-        {"vocab": '{"a": 0, "b": null}'},
-        {"vocab": json.dumps({**{token_name(byte): i for i, byte in enumerate(BYTES)}, "<|endoftext|>": 300})},
-        {"merges": ""},
-        {"merges": "#version: 0.2\na b c\n"},
-        {"merges": "#version: 0.2\nx y\n"},
-        {"merges": "#version: 0.2\n日 本\n"},
-    ],
-    ids=["torn", "list", "empty", "bytes", "null", "gap", "no merges", "three", "unknown", "no bytes"],
-)
-def test_other_files_than_gpt2s_are_refused_by_name(files, tmp_path):
-    write_gpt2(tmp_path, **files)
-    with pytest.raises(ValueError, match=f"{tmp_path.name} has no vocab.json and merges.txt of GPT-2's kind"):
-        tt.BPETokenizer.from_gpt2(tmp_path)
-
-
-def test_a_folder_without_them_is_missing_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"vocab\.json"):
-        tt.BPETokenizer.from_gpt2(tmp_path)
