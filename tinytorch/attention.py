@@ -139,7 +139,7 @@ def _attention(q, k, v, mask=None, *, is_causal=False, window=None, scale=None, 
     elif mask is not None:
         scores = scores + mask
     p, _ = shifted_exp(scores, visible=visible, out=scores)
-    total = np.matmul(p.reshape(-1, p.shape[-1]), np.ones_like(p, shape=p.shape[-1:])).reshape(p.shape[:-1] + (1,))
+    total = np.matmul(p.reshape(-1, p.shape[-1]), devices.filled(p, p.shape[-1], 1)).reshape(p.shape[:-1] + (1,))
     if mask is not None or window is not None:
         total[total == 0] = 1  # no key in sight
     kept = p if keep is None else p * keep

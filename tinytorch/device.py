@@ -59,6 +59,16 @@ def to_numpy(array):
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
+def filled(like, length, value):
+    """An array of `length` equal numbers with the dtype and place of `like`; for few numbers faster than np.full_like.
+
+    A product with it adds up rows or columns faster than np.sum.
+    """
+    array = np.empty_like(like, shape=(length,))
+    array[...] = value
+    return array
+
+
 def keep_freed_memory():
     """Ask the C library to keep the memory of freed arrays for the next ones, up to 256 MB of it.
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from . import device as devices
 from .activations import log_softmax, shifted_exp, stable_sigmoid
 from .layers import Module
 from .tensor import op, where
@@ -136,7 +137,7 @@ def _cross_entropy(logits, target, *, ignore_index, reduction):
             f"{int(labels.min())} to {int(labels.max())}."
         )
     e, shift = shifted_exp(logits, 1)  # (N, C)
-    total = e @ np.ones_like(e, shape=(classes,))  # (N,)
+    total = e @ devices.filled(e, classes, 1)  # (N,)
     rows = np.arange(n, like=logits)
     weight = counted.astype(logits.dtype)
     losses = np.where(counted, np.log(total) - (logits[rows, labels] - shift[:, 0]), 0)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from .. import device as devices
 from ..layers import Module, Parameter, require_positive, uniform
 from ..tensor import cat, einsum, op
 from .windows import (
@@ -116,7 +117,7 @@ def _conv(x, weight, bias, *, stride, pads, dilation, groups):
         return np.stack([row.reshape(filters, depth, kw) for row in rows], axis=2)
 
     def grad_bias(g):
-        return np.matmul(flat(g), np.ones_like(g, shape=(height * across,))).reshape(filters)
+        return np.matmul(flat(g), devices.filled(g, height * across, 1)).reshape(filters)
 
     return batch_first(y.reshape(filters, height, *shape[3:])), (grad_x, grad_weight, grad_bias)
 

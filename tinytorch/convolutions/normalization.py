@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .. import device as devices
 from ..layers import Module, Parameter, require_positive
 from ..tensor import ones, op, tensor, zeros
 from .windows import batch_first, batch_last
@@ -65,7 +66,7 @@ def _batch_norm(x, weight, bias, *, running, training, momentum, eps):
 
     x = flat(x)
     n = x.shape[1]
-    summing = np.ones_like(x, shape=(n,))  # a product with it adds up rows faster than np.sum
+    summing = devices.filled(x, n, 1)  # a product with it adds up rows faster than np.sum
     mean = x @ summing / n if training else running[0]
     normal = x - mean[:, None]
     var = _products(normal, normal) / n if training else running[1]

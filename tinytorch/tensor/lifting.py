@@ -29,7 +29,7 @@ def op(function):
 
     @functools.wraps(function)
     def lifted(*args, **kwargs):
-        if not settings.issuperset(kwargs):
+        if kwargs and not settings.issuperset(kwargs):
             args, kwargs = _in_place_of_names(signature, args, kwargs)
         recording = autograd.grad_mode.enabled
         arrays, edges, wanted = [], [], False
@@ -53,15 +53,16 @@ def op(function):
                 raise
             raise explanation from error
         output, rule = result if type(result) is tuple and len(result) == 2 else (result, None)
-        if not hasattr(output, "dtype"):
+        dtype = getattr(output, "dtype", None)
+        if dtype is None:
             raise TypeError(
                 f"'{name}' needs to return an array, or (array, rule), but returned {_what(result)}. Is the return "
                 "missing, or are brackets around several rules? Several rules are a tuple: return y, (rule1, rule2)"
             )
-        if output.dtype == float64 and not _asks_for_float64(arrays, kwargs):
+        if dtype == float64 and not _asks_for_float64(arrays, kwargs):
             output = output.astype(float32)  # integers meeting floats: NumPy says float64, PyTorch float32
         tensor = wrap(output)
-        if wanted and output.dtype.kind == "f":
+        if wanted and dtype.kind == "f":
             tensor._requires_grad = True
             tensor.grad_fn = autograd.Node(name, rule, edges)
         return tensor

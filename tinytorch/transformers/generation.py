@@ -56,9 +56,10 @@ class Generation:
                 new = sample(devices.to_numpy(logits.data), temperature, top_k, top_p, generator)
                 last = new if last is None else np.where(stopped, last, new)
                 yield last
-                stopped |= (last[:, None] == stop_tokens).any(axis=1)
-                if stopped.all():
-                    return
+                if stop_tokens.size:
+                    stopped |= (last[:, None] == stop_tokens).any(axis=1)
+                    if stopped.all():
+                        return
                 step = Tensor(last[:, None]).to(ids.device)
                 ids = step if use_cache else cat([ids, step], dim=1)
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from .. import device as devices
 from ..layers import Module, Parameter, require_positive
 from ..tensor import ones, op, zeros
 
@@ -12,9 +13,10 @@ def _require_fit(name, x, normalized_shape, weight, bias=None):
     """Raise ValueError unless x ends in `normalized_shape` and the weight and bias have it."""
     if x.shape[-len(normalized_shape) :] != normalized_shape:
         raise ValueError(f"{name} needs inputs that end in {normalized_shape}, but got shape {x.shape}.")
-    for what, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is not None and tensor.shape != normalized_shape:
-            raise ValueError(f"{name} needs a {what} of shape {normalized_shape}, but got {tensor.shape}.")
+    if weight is not None and weight.shape != normalized_shape:
+        raise ValueError(f"{name} needs a weight of shape {normalized_shape}, but got {weight.shape}.")
+    if bias is not None and bias.shape != normalized_shape:
+        raise ValueError(f"{name} needs a bias of shape {normalized_shape}, but got {bias.shape}.")
 
 
 def _as_shape(normalized_shape):
@@ -45,7 +47,7 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
 
 @op
 def _layer_norm(x, weight, bias, *, n, eps):
-    mean = np.full_like(x, 1 / n, shape=(n,))  # a product with it is the mean of each row, faster than np.mean
+    mean = devices.filled(x, n, 1 / n)  # a product with it is the mean of each row, faster than np.mean
     rows = x.reshape(-1, n)
     normal = rows - (rows @ mean)[:, None]
     inverse = 1 / np.sqrt((normal * normal) @ mean + eps)[:, None]  # 1 / standard deviation
@@ -65,7 +67,7 @@ def _layer_norm(x, weight, bias, *, n, eps):
         return np.einsum("ij,ij->j", g.reshape(-1, n), normal).reshape(weight.shape)
 
     def grad_bias(g):
-        return (np.ones_like(g, shape=(len(rows),)) @ g.reshape(-1, n)).reshape(bias.shape)
+        return (devices.filled(g, len(rows), 1) @ g.reshape(-1, n)).reshape(bias.shape)
 
     return y.reshape(x.shape), (grad_x, grad_weight, grad_bias)
 
@@ -113,7 +115,7 @@ def rms_norm(x, normalized_shape, weight=None, eps=None):
 
 @op
 def _rms_norm(x, weight, *, n, eps):
-    mean = np.full_like(x, 1 / n, shape=(n,))
+    mean = devices.filled(x, n, 1 / n)
     rows = x.reshape(-1, n)
     inverse = 1 / np.sqrt((rows * rows) @ mean + eps)[:, None]  # 1 / root mean square
     normal = rows * inverse
