@@ -89,6 +89,8 @@ def measure_speed(rounds):
     for case in CASES:
         ours, theirs = median_times([training_step(f, case) for f in FRAMEWORKS], case.steps, rounds)
         yield case.name, ours * 1e3, theirs * 1e3, case.target
+        if case is CASES[0]:
+            yield "the same, and right the 10 steps/s that the original TinyTorch publishes", ours * 1e3, 100.0, 0.033
     ours, theirs = median_times([generation(f) for f in FRAMEWORKS], 3, rounds)
     yield "greedy generation, copilot's model, 50 tokens", ours * 1e3, theirs * 1e3, 1.0
 
