@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 MILESTONES = Path(__file__).parents[1] / "milestones"
 
 
@@ -33,6 +35,17 @@ def run(script, out, *arguments, **settings):
         stdin=subprocess.DEVNULL,
         **settings,
     )
+
+
+def whole_run(script):
+    """A fixture for a module of tests: one whole run of a script, (its process, its folder)."""
+
+    @pytest.fixture(scope="module")
+    def trained(tmp_path_factory):
+        out = tmp_path_factory.mktemp(script.stem)
+        return run(script, out), out
+
+    return trained
 
 
 def read_metrics(out):

@@ -22,6 +22,11 @@ def _require_mask(name, mask, kinds):
         raise TypeError(f"{name} needs {wanted}, but got {mask.dtype}. Compare, as in mask != 0, or convert it.")
 
 
+def _require_causal(window, is_causal):
+    if window is not None and not is_causal:
+        raise ValueError(f"window={window} narrows causal attention: pass is_causal=True too.")
+
+
 def attention_weights(query, key, attn_mask=None, is_causal=False, scale=None, enable_gqa=False, window=None):
     """softmax(query @ key.T * scale) in primitive operations: (..., L, D) and (..., S, D) give (..., L, S).
 
@@ -97,8 +102,7 @@ def scaled_dot_product_attention(
         _require_mask("attn_mask", attn_mask, "bf")
     if window is not None:
         require_positive(window=window)
-        if not is_causal:
-            raise ValueError(f"window={window} narrows causal attention: pass is_causal=True too.")
+        _require_causal(window, is_causal)
     require_probability(dropout_p)
     keep = None
     if dropout_p:
@@ -365,8 +369,7 @@ class MultiHeadAttention(Module):
                     f"MultiHeadAttention({self.embed_dim}, {self.num_heads}) needs inputs of shape "
                     f"(batch, time, {self.embed_dim}), but got {x.shape}."
                 )
-        if self.window is not None and not is_causal:
-            raise ValueError(f"window={self.window} narrows causal attention: pass is_causal=True too.")
+        _require_causal(self.window, is_causal)
         if attn_mask is not None:
             _require_mask("attn_mask", attn_mask, "bf")
         if key_padding_mask is not None:

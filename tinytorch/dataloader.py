@@ -82,7 +82,7 @@ def random_split(dataset, lengths, generator=None):
             f"random_split needs lengths above 0 that sum to {n}, the length of the dataset, or fractions that sum to "
             f"1 and leave no part empty, but got {list(lengths)}."
         )
-    order = (generator or devices.default_generator).permutation(n)
+    order = devices.generator_or_default(generator).permutation(n)
     return [Subset(dataset, part) for part in np.split(order, np.cumsum(sizes)[:-1])]
 
 
@@ -127,7 +127,7 @@ class RandomSampler(Sampler):
         if num_samples is not None:
             require_positive(num_samples=num_samples)
         self.data_source, self.replacement, self.num_samples = data_source, replacement, num_samples
-        self.generator = generator or devices.default_generator
+        self.generator = devices.generator_or_default(generator)
 
     def __len__(self):
         return len(self.data_source) if self.num_samples is None else self.num_samples
@@ -161,7 +161,7 @@ class WeightedRandomSampler(Sampler):
                 f"weights above 0, but got {num_samples}. Draw fewer, or with replacement."
             )
         self.weights, self.num_samples, self.replacement = weights, num_samples, replacement
-        self.generator = generator or devices.default_generator
+        self.generator = devices.generator_or_default(generator)
 
     def __len__(self):
         return self.num_samples
@@ -254,7 +254,7 @@ class DataLoader:
                 f"{len(sampler)} samples make no full batch of {batch_size}, and drop_last drops the rest."
             )
         # never None: whether a Trainer's checkpoint fits must not depend on shuffling
-        self.generator = getattr(self.batch_sampler, "generator", None) or generator or devices.default_generator
+        self.generator = getattr(self.batch_sampler, "generator", None) or devices.generator_or_default(generator)
 
     @staticmethod
     def _require_one_order(shuffle, generator, sampler, batch_sampler, batch_size, drop_last):

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from running import MILESTONES, is_png, load_script, read_metrics, run
+from running import MILESTONES, is_png, load_script, read_metrics, run, whole_run
 
 import tinytorch as tt
 
@@ -19,11 +19,7 @@ METRICS |= {"data", "fewer_mistakes", "fewer_parameters", "steps", "peak_memory_
 script = load_script(SCRIPT)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """One whole run, (its process, its folder)."""
-    out = tmp_path_factory.mktemp("cnn")
-    return run(SCRIPT, out), out
+trained = whole_run(SCRIPT)
 
 
 def test_the_run_reaches_its_gates(trained):

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from running import MILESTONES, is_png, load_script, read_metrics, run
+from running import MILESTONES, is_png, load_script, read_metrics, run, whole_run
 
 import tinytorch as tt
 
@@ -16,11 +16,7 @@ METRICS = {
 script = load_script(SCRIPT)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """One whole run, (its process, its folder)."""
-    out = tmp_path_factory.mktemp("xor")
-    return run(SCRIPT, out), out
+trained = whole_run(SCRIPT)
 
 
 def test_the_four_points_are_exclusive_or():

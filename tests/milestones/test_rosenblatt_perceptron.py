@@ -1,7 +1,7 @@
 """The gate of the milestone of 1957: the rule converges, and no later than the theorem says."""
 
 import pytest
-from running import MILESTONES, is_png, load_script, read_metrics, run
+from running import MILESTONES, is_png, load_script, read_metrics, run, whole_run
 
 import tinytorch as tt
 
@@ -14,11 +14,7 @@ METRICS = {
 script = load_script(SCRIPT)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """One whole run, (its process, its folder)."""
-    out = tmp_path_factory.mktemp("perceptron")
-    return run(SCRIPT, out), out
+trained = whole_run(SCRIPT)
 
 
 # ---- the rule

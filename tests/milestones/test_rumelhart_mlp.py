@@ -4,7 +4,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from running import MILESTONES, is_png, load_script, read_metrics, run
+from running import MILESTONES, is_png, load_script, read_metrics, run, whole_run
 
 import tinytorch as tt
 
@@ -17,11 +17,7 @@ METRICS = {
 script = load_script(SCRIPT)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """One whole run, (its process, its folder)."""
-    out = tmp_path_factory.mktemp("mlp")
-    return run(SCRIPT, out), out
+trained = whole_run(SCRIPT)
 
 
 def test_the_run_reaches_its_gate(trained):

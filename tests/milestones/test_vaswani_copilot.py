@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from running import MILESTONES, is_png, load_script, read_metrics, run
+from running import MILESTONES, is_png, load_script, read_metrics, run, whole_run
 
 import tinytorch as tt
 
@@ -22,11 +22,7 @@ METRICS = {
 copilot = load_script(SCRIPT)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """One whole run, (its process, its folder)."""
-    out = tmp_path_factory.mktemp("copilot")
-    return run(SCRIPT, out), out
+trained = whole_run(SCRIPT)
 
 
 # ---- the corpus
