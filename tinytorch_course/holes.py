@@ -32,17 +32,17 @@ def extract(source, qualname):
     return _shifted(text, node, -node.col_offset, first=node.lineno)
 
 
-def cut(source, qualname, message):
-    """Replace the body below signature and docstring by one that raises NotImplementedError with `message`.
+def cut(source, qualname, *body):
+    """Replace what stands below signature and docstring by the lines of `body`.
 
-    Of a class, what is left raises when it is instantiated. Raises HoleError where there is nothing to cut.
+    Of a class, what is left has them for its `__init__`. Raises HoleError where there is nothing to cut.
     """
     lines, node = _lines(source), find(source, qualname)
     first = _first_line_of_body(lines, node, qualname)
     indent = " " * node.body[0].col_offset
-    hole = [f'{indent}raise NotImplementedError("{message}")\n']
+    hole = [f"{indent}{line}\n" for line in body]
     if isinstance(node, ast.ClassDef):
-        hole = [f"{indent}def __init__(self, *args, **kwargs):\n", f"    {hole[0]}"]
+        hole = [f"{indent}def __init__(self, *args, **kwargs):\n", *(f"    {line}" for line in hole)]
         if ast.get_docstring(node):
             hole.insert(0, "\n")
     if not lines[node.end_lineno - 1].endswith("\n"):
@@ -64,6 +64,16 @@ def splice(source, qualname, new):
     if lines[node.end_lineno - 1].endswith("\n"):
         text += "\n"
     return "".join(lines[: node.lineno - 1]) + text + "".join(lines[node.end_lineno :])
+
+
+def marked(source, qualname, before, after):
+    """The same with a line before and one after the body, as `cut` finds it."""
+    lines, node = _lines(source), find(source, qualname)
+    first = _first_line_of_body(lines, node, qualname)
+    indent = " " * node.body[0].col_offset
+    last = lines[node.end_lineno - 1].removesuffix("\n") + "\n"
+    body = [f"{indent}{before}\n", *lines[first - 1 : node.end_lineno - 1], last, f"{indent}{after}\n"]
+    return "".join(lines[: first - 1] + body + lines[node.end_lineno :])
 
 
 def handout(source, qualname):

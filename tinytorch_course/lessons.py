@@ -17,15 +17,22 @@ class LessonError(ValueError):
 
 @dataclass(frozen=True)
 class Wrong:
-    """A typical wrong answer: the whole function, as a student would hand it in."""
+    """A typical wrong answer: the whole function, as a student would hand it in.
+
+    `message` is what is said to a student whose answer fails in the same way.
+    """
 
     name: str
     code: str
+    message: str = ""
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """One hole. `file` and `qualname` say where; `stage` "forward" asks for an operation's output without its rule."""
+    """One hole. `file` and `qualname` say where; `stage` "forward" asks for an operation's output without its rule.
+
+    `hints` go from a nudge to a recipe.
+    """
 
     id: str
     title: str
@@ -34,6 +41,17 @@ class Exercise:
     points: int
     stage: str | None = None
     wrong: tuple = ()
+    hints: tuple = ()
+
+    @property
+    def name(self):
+        """What the function is called where it is defined: `__add__` of `Arithmetic.__add__`."""
+        return self.qualname.rpartition(".")[2]
+
+    @property
+    def lesson(self):
+        """The number of its module, "05" of "ex-05-2"."""
+        return self.id.split("-")[1]
 
     @property
     def target(self):
@@ -49,7 +67,12 @@ class Exercise:
 
     def with_hole(self, source):
         """The source of the file, with the target cut out of it."""
-        return holes.cut(source, self.qualname, self.message)
+        return holes.cut(source, self.qualname, f'raise NotImplementedError("{self.message}")')
+
+    def solution(self, root=ROOT):
+        """The reference's text of the function or class, at the left margin."""
+        stage = holes.forward_only if self.stage == "forward" else holes.extract
+        return stage(self.source(root), self.qualname)
 
 
 @dataclass(frozen=True)
@@ -64,6 +87,10 @@ class Lesson:
     @property
     def number(self):
         return self.folder[:2]
+
+    def prose(self, root=ROOT):
+        """The text of lesson.md."""
+        return (root / "modules" / self.folder / "lesson.md").read_text(encoding="utf-8")
 
 
 def read_lessons(root=ROOT):
@@ -85,7 +112,7 @@ def read_lesson(path):
 
 def _exercise(path, given):
     what = f"exercise {given.get('id', 'without id')}"
-    optional = {"stage": str, "wrong": list, "hints": list, "picture": str}
+    optional = {"stage": str, "wrong": list, "hints": list}
     _require_keys(path, what, given, {"id": str, "title": str, "target": str, "points": int}, optional)
     prefix = f"ex-{path.parent.name[:2]}-"
     if not (given["id"].startswith(prefix) and given["id"].removeprefix(prefix).isdecimal()):
@@ -98,12 +125,15 @@ def _exercise(path, given):
     if given.get("stage") not in STAGES:
         raise LessonError(f"{path}: {what} needs stage 'forward' or none, but has {given['stage']!r}.")
     wrong = tuple(_wrong(path, what, answer, qualname) for answer in given.get("wrong", ()))
-    return Exercise(given["id"], given["title"], file, qualname, given["points"], given.get("stage"), wrong)
+    hints = tuple(given.get("hints", ()))
+    if not all(isinstance(hint, str) and hint.strip() for hint in hints):
+        raise LessonError(f"{path}: {what} needs hints that are sentences.")
+    return Exercise(given["id"], given["title"], file, qualname, given["points"], given.get("stage"), wrong, hints)
 
 
 def _wrong(path, what, answer, qualname):
     what = f"a wrong answer of {what}"
-    _require_keys(path, what, answer, {"name": str, "code": str}, {})
+    _require_keys(path, what, answer, {"name": str, "code": str}, {"message": str})
     name = qualname.rpartition(".")[2]
     try:
         defined = [getattr(node, "name", None) for node in ast.parse(answer["code"]).body]
@@ -111,7 +141,7 @@ def _wrong(path, what, answer, qualname):
         raise LessonError(f"{path}: {what}, {answer['name']!r}, is no Python: {error}.") from error
     if defined != [name]:
         raise LessonError(f"{path}: {what}, {answer['name']!r}, needs to define {name} and nothing else.")
-    return Wrong(answer["name"], answer["code"])
+    return Wrong(answer["name"], answer["code"], answer.get("message", ""))
 
 
 def _require_keys(path, what, given, needed, optional):

@@ -76,25 +76,28 @@ def signatures(source):
     return ast.dump(tree)
 
 
+HOLE = 'raise NotImplementedError("m")'
+
+
 def test_the_body_below_the_docstring_is_cut():
-    cut = holes.cut(SOURCE, "Counter.double", "ex-00-1: yours")
+    cut = holes.cut(SOURCE, "Counter.double", 'raise NotImplementedError("ex-00-1: yours")')
     assert CUT in cut
     before, after = SOURCE.split("        # the reason\n        return 2 * self.n  # the end\n")
     assert cut == before + '        raise NotImplementedError("ex-00-1: yours")\n' + after
 
 
 def test_without_a_docstring_all_below_the_signature_is_cut():
-    cut = holes.cut(SOURCE, "Counter.add", "m")
+    cut = holes.cut(SOURCE, "Counter.add", HOLE)
     assert cut == SOURCE.replace("        self.n += n\n", '        raise NotImplementedError("m")\n')
 
 
 def test_a_file_that_ends_without_a_newline_still_does():
-    assert holes.cut(SOURCE, "after", "m").endswith('def after():\n    raise NotImplementedError("m")')
+    assert holes.cut(SOURCE, "after", HOLE).endswith('def after():\n    raise NotImplementedError("m")')
 
 
 def test_a_class_is_cut_to_what_raises_when_it_is_made():
     space = {}
-    exec(holes.cut(SOURCE, "Counter", "m"), space)
+    exec(holes.cut(SOURCE, "Counter", HOLE), space)
     assert space["Counter"].__doc__ == "Counts."
     with pytest.raises(NotImplementedError, match=r"^m$"):
         space["Counter"]()
@@ -111,7 +114,7 @@ def test_a_class_is_cut_to_what_raises_when_it_is_made():
 )
 def test_what_cannot_be_cut_is_named(name, message):
     with pytest.raises(holes.HoleError, match=message):
-        holes.cut(SOURCE, name, "m")
+        holes.cut(SOURCE, name, HOLE)
 
 
 def test_an_answer_takes_the_indentation_and_the_decorators_of_its_place():
@@ -178,7 +181,7 @@ def test_every_function_of_the_package_can_be_cut_and_put_back(file):
         if isinstance(holes.find(source, name), ast.ClassDef):
             continue
         try:
-            cut = holes.cut(source, name, "m")
+            cut = holes.cut(source, name, HOLE)
         except holes.HoleError as error:
             assert "nothing below it to cut" in str(error)
             continue
