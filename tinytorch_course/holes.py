@@ -28,7 +28,7 @@ def find(source, qualname):
 def extract(source, qualname):
     """The text of a function or class without its decorators, as if it stood at the left margin."""
     node = find(source, qualname)
-    text = "".join(_lines(source)[node.lineno - 1 : node.end_lineno])
+    text = "".join(split_lines(source)[node.lineno - 1 : node.end_lineno])
     return _shifted(text, node, -node.col_offset, first=node.lineno)
 
 
@@ -37,7 +37,7 @@ def cut(source, qualname, *body):
 
     Of a class, what is left has them for its `__init__`. Raises HoleError where there is nothing to cut.
     """
-    lines, node = _lines(source), find(source, qualname)
+    lines, node = split_lines(source), find(source, qualname)
     first = _first_line_of_body(lines, node, qualname)
     indent = " " * node.body[0].col_offset
     hole = [f"{indent}{line}\n" for line in body]
@@ -56,10 +56,10 @@ def splice(source, qualname, new):
     The decorators of the old one stay, and those of the new one are dropped.
     """
     node, name = find(source, qualname), qualname.rpartition(".")[2]
-    new = "".join(_lines(new)).strip("\n") + "\n"
+    new = "".join(split_lines(new)).strip("\n") + "\n"
     written = find(new, name)
-    text = "".join(_lines(new)[written.lineno - 1 : written.end_lineno])
-    lines = _lines(source)
+    text = "".join(split_lines(new)[written.lineno - 1 : written.end_lineno])
+    lines = split_lines(source)
     text = _shifted(text, written, node.col_offset - written.col_offset, first=written.lineno).removesuffix("\n")
     if lines[node.end_lineno - 1].endswith("\n"):
         text += "\n"
@@ -68,7 +68,7 @@ def splice(source, qualname, new):
 
 def marked(source, qualname, before, after):
     """The same with a line before and one after the body, as `cut` finds it."""
-    lines, node = _lines(source), find(source, qualname)
+    lines, node = split_lines(source), find(source, qualname)
     first = _first_line_of_body(lines, node, qualname)
     indent = " " * node.body[0].col_offset
     last = lines[node.end_lineno - 1].removesuffix("\n") + "\n"
@@ -86,7 +86,7 @@ def handout(source, qualname):
 def forward_only(source, qualname):
     """The text of an operation that returns its output alone, from one that returns (output, rule)."""
     text = extract(source, qualname)
-    lines, node = _lines(text), find(text, qualname.rpartition(".")[2])
+    lines, node = split_lines(text), find(text, qualname.rpartition(".")[2])
     waiting, pairs = list(node.body), []
     while waiting:
         inner = waiting.pop()
@@ -102,7 +102,7 @@ def forward_only(source, qualname):
     return "".join(lines)
 
 
-def _lines(source):
+def split_lines(source):
     """The lines as the parser counts them: only at ends of line, not at form feeds and their like."""
     return source.splitlines(keepends=True) if "\f" not in source else io.StringIO(source, newline="").readlines()
 
@@ -126,7 +126,7 @@ def _shifted(text, node, by, first):
 
     Docstrings move along: what they say does not depend on it.
     """
-    lines, still = _lines(text), set()
+    lines, still = split_lines(text), set()
     documented = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     docstrings = {id(n.body[0].value) for n in ast.walk(node) if isinstance(n, documented) and ast.get_docstring(n)}
     for part in ast.walk(node):

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 import sys
 import tempfile
@@ -12,6 +11,8 @@ from typing import NamedTuple
 from threadpoolctl import threadpool_limits
 
 import tinytorch as tt
+
+from . import files, using
 
 
 class Gate(NamedTuple):
@@ -27,8 +28,11 @@ def run(main, description, *, steps, out, choices=None):
 
     steps: how long to train unless told, a number, or a function of the options that says it.
     choices: the script's own options, {"corpus": {"patterns": "what it is", "stdlib": ...}}, the default first.
+    With `--using DIR`, or where the script lies in a workspace of the course, it runs on the student's framework.
     What a user can put right ends in one plain sentence; everything else keeps its traceback.
     """
+    if (folder := using.folder_of_the_student(sys.argv, tt.__file__)) is not None:
+        sys.exit(using.run_on_theirs(folder, sys.argv))
     options = read_options(description, steps, Path(out), choices=choices)
     tt.manual_seed(options.seed)
     try:
@@ -89,6 +93,9 @@ def _parser(description, steps, out, choices):
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to compute (default cpu)")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"where results go (default {out})")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+    parser.add_argument(
+        "--using", metavar="DIR", help="run on the framework that you wrote in this folder of the course"
+    )
     for name, values in choices.items():
         what = "; ".join(f"{value}: {meaning}" for value, meaning in values.items())
         parser.add_argument(f"--{name}", choices=tuple(values), help=f"{what} (default {next(iter(values))})")
@@ -123,9 +130,7 @@ def make_writable(folder):
 
 def write_json(path, content):
     """Write all of a JSON file, or nothing of it."""
-    beside = path.with_name(path.name + ".writing")
-    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    files.write(path, json.dumps(content, indent=2) + "\n")
 
 
 def peak_memory_mb():

@@ -1,5 +1,6 @@
 """Notebooks, made from lessons: prose and demos from `lesson.md`, holes from the framework's own source."""
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,15 @@ def _exercise_cells(exercise, kind, root):
         "solution": False,
     }
     return [title, answer, check]
+
+
+def read_cells(path):
+    """The sources of a notebook's code cells, from the first. Raises ValueError where it is none."""
+    try:
+        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+        return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read as a notebook: {error!r}") from error
 
 
 def text(built):

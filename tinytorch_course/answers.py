@@ -1,0 +1,278 @@
+"""Answers: what a student wrote for an exercise, and the ledger, the plain Python file in which it is kept.
+
+A ledger holds functions under `@course.exercise("ex-05-2")`, and beside them the helper functions, constants and
+imports that these use. It is only read, never run: what an exercise needs is taken out of it by name.
+"""
+
+import ast
+import builtins
+import hashlib
+from dataclasses import dataclass
+
+from . import holes
+
+ALLOWED = {
+    "bisect", "collections", "contextlib", "copy", "dataclasses", "functools", "heapq", "itertools", "json", "math",
+    "numpy", "operator", "random", "re", "statistics", "string", "time", "tinytorch", "typing", "warnings",
+}  # fmt: skip
+DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
+HEADER = '''"""{title}: what you wrote in lesson {number}. The notebook saves here; any editor may."""
+
+import tinytorch_course as course
+'''
+
+
+class AnswerError(ValueError):
+    """A student's text that cannot be used, with the reason and the likely fix."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a student wrote for one exercise: the text of the function or class, and of the helpers that it uses."""
+
+    exercise: str
+    text: str
+    helpers: str = ""
+
+    @property
+    def version(self):
+        """A name for exactly this text."""
+        return hashlib.sha256(self.entry.encode()).hexdigest()[:12]
+
+    @property
+    def entry(self):
+        """How it stands in a ledger."""
+        before = f"{self.helpers}\n\n" if self.helpers else ""
+        return f'{before}@course.exercise("{self.exercise}")\n{self.text}'
+
+    @property
+    def is_stub(self):
+        """Whether nothing was written yet: below the docstring there is only the NotImplementedError."""
+        return _is_stub(ast.parse(self.text).body[0])
+
+
+def _is_stub(node):
+    body = node.body[1:] if ast.get_docstring(node) else node.body
+    if isinstance(node, ast.ClassDef):
+        return len(body) == 1 and isinstance(body[0], ast.FunctionDef) and _is_stub(body[0])
+    raised = body[0].exc if len(body) == 1 and isinstance(body[0], ast.Raise) else None
+    return getattr(getattr(raised, "func", raised), "id", None) == "NotImplementedError"
+
+
+def parse(text, where):
+    """The syntax tree. Raises AnswerError, with the line and what Python says of it."""
+    try:
+        return ast.parse(text)
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise AnswerError(f"{where} is not yet Python: line {error.lineno}, {error.msg}.\n    {line}") from error
+
+
+def exercise_of(node):
+    """The id in `@course.exercise("ex-05-2")` above a definition, or None."""
+    for decorator in getattr(node, "decorator_list", ()):
+        if isinstance(decorator, ast.Call) and len(decorator.args) == 1:
+            name = getattr(decorator.func, "attr", getattr(decorator.func, "id", None))
+            if name == "exercise" and isinstance(decorator.args[0], ast.Constant):
+                return decorator.args[0].value
+    return None
+
+
+def find(text, exercise, where, by_name=False, lookup=None, line=None):
+    """The answer to an exercise in a text (a ledger, or a cell), or None. The last of several counts.
+
+    line: the number of a line of the one that is meant, where the text has several.
+    by_name: also take a definition without the decorator that has the exercise's name.
+    lookup: {name: source text} of helpers that stand elsewhere, as a function; it may answer None.
+    Raises AnswerError for what is no Python, or no function or class of the exercise's name.
+    """
+    tree = parse(text, where)
+    found = [node for node in tree.body if exercise_of(node) == exercise.id]
+    if not found and by_name:
+        found = [
+            node
+            for node in tree.body
+            if isinstance(node, DEFINITIONS) and node.name == exercise.name and not exercise_of(node)
+        ]
+    if not found:
+        return None
+    node = next((node for node in found if line and _span(node).start < line <= _span(node).stop), found[-1])
+    if node.name != exercise.name:
+        raise AnswerError(f"{exercise.id} needs a definition of {exercise.name}, but {node.name} is under its name.")
+    own = "".join(holes.split_lines(text)[node.lineno - 1 : node.end_lineno]).rstrip("\n") + "\n"
+    return Answer(exercise.id, own, _helpers(text, tree, node, exercise, lookup or (lambda name: None)))
+
+
+def _helpers(text, tree, node, exercise, lookup):
+    """The text of what `node` uses and the exercise's file does not know, as the student defined it."""
+    provided, lines = {}, holes.split_lines(text)
+    for statement in tree.body:
+        if not exercise_of(statement):
+            for name in _provides(statement):
+                provided[name] = (_segment(lines, statement), statement)
+    known, used, waiting = names_of(exercise.source()), {}, sorted(_uses(node))
+    while waiting:
+        name = waiting.pop(0)
+        if name in used or name in dir(builtins) or name == exercise.name:
+            continue
+        segment, statement = provided.get(name, (None, None))
+        if name in known:
+            if isinstance(statement, DEFINITIONS):
+                raise AnswerError(
+                    f"{exercise.id} uses a helper called {name}, but {exercise.file} already has something of this "
+                    "name. Give the helper another one."
+                )
+            continue
+        if segment is None:
+            segment = lookup(name)
+            if segment is None:
+                continue
+            statement = ast.parse(segment).body[0]
+        used[name] = segment
+        waiting += sorted(_uses(statement))
+    order = dict.fromkeys(reversed(used.values()))  # what others need stands before them
+    imports = [segment for segment in order if segment.startswith(("import ", "from "))]
+    return "\n".join([*imports, *(segment for segment in order if segment not in imports)]).rstrip("\n")
+
+
+def _provides(statement):
+    """The names that a statement of a ledger makes, of those that may be carried over."""
+    if isinstance(statement, DEFINITIONS):
+        return [statement.name]
+    if isinstance(statement, ast.Import):
+        return [a.asname or a.name for a in statement.names if a.name.split(".")[0] in ALLOWED]
+    if isinstance(statement, ast.ImportFrom):
+        allowed = (statement.module or "").split(".")[0] in ALLOWED
+        return [a.asname or a.name for a in statement.names] if allowed else []
+    if isinstance(statement, ast.Assign) and _is_constant(statement.value):
+        return [target.id for target in statement.targets if isinstance(target, ast.Name)]
+    return []
+
+
+def _is_constant(node):
+    try:
+        ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return True
+
+
+def _uses(node):
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load)}
+
+
+def names_of(source):
+    """What a file defines at its top level: functions, classes, constants and imports."""
+    names = set()
+    for statement in ast.parse(source).body:
+        if isinstance(statement, DEFINITIONS):
+            names.add(statement.name)
+        elif isinstance(statement, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name.split(".")[0] for alias in statement.names}
+        else:
+            names |= {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return names
+
+
+def problem(exercise, answer):
+    """What keeps an answer from being tried, as a sentence with the likely fix; None where nothing does."""
+    written, wanted = (holes.find(text, exercise.name) for text in (answer.text, exercise.solution()))
+    if type(written) is not type(wanted):
+        kind = "class" if isinstance(wanted, ast.ClassDef) else "function"
+        return f"{exercise.name} needs to be a {kind}."
+    if isinstance(wanted, ast.FunctionDef):
+        came, needed = signature(written), signature(wanted)
+        if came != needed:
+            return f"{exercise.name} needs the signature\n    {needed}\nbut has\n    {came}"
+    unknown = sorted(_unknown(written, answer, exercise))
+    if unknown:
+        some = ", ".join(unknown)
+        return (
+            f"{exercise.name} uses {some}, which {exercise.file} does not know. Is it misspelled? If it comes from the "
+            "notebook, pass it in, compute it inside the function, or make it a helper function or a constant."
+        )
+    return None
+
+
+def signature(node):
+    """`name(arguments)` of a function's node, without annotations."""
+    bare = ast.parse(ast.unparse(node)).body[0]
+    for argument in ast.walk(bare.args):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
+    return f"{node.name}({ast.unparse(bare.args)})"
+
+
+def _unknown(node, answer, exercise):
+    """Names that are neither local, nor built in, nor of the file, nor helpers."""
+    local = {inner.arg for inner in ast.walk(node) if isinstance(inner, ast.arg)}
+    local |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    local |= {inner.name for inner in ast.walk(node) if isinstance(inner, (*DEFINITIONS, ast.ExceptHandler))}
+    for inner in ast.walk(node):
+        if isinstance(inner, (ast.Import, ast.ImportFrom)):
+            local |= {alias.asname or alias.name.split(".")[0] for alias in inner.names}
+    helpers = names_of(answer.helpers) if answer.helpers else set()
+    known = local | helpers | names_of(exercise.source()) | set(dir(builtins)) | {"__class__", "__file__", "__name__"}
+    return _uses(node) - known
+
+
+def with_answer(ledger, answer):
+    """The ledger's text with this answer in the place of the old one, or behind all others."""
+    for names, segment in _segments(answer.helpers):
+        ledger = _with_helper(ledger, names, segment)
+    lines, spans = holes.split_lines(ledger), _spans(ledger, answer.exercise)
+    entry = f'@course.exercise("{answer.exercise}")\n{answer.text}'
+    if not spans:
+        return f"{ledger.rstrip()}\n\n\n{entry}"
+    lines[spans[-1]] = [entry]
+    return without_lines(lines, spans[:-1])
+
+
+def without_answer(ledger, id):
+    """The ledger's text without what was written for an exercise."""
+    return without_lines(holes.split_lines(ledger), _spans(ledger, id)).rstrip() + "\n"
+
+
+def without_lines(lines, spans):
+    for span in reversed(spans):
+        del lines[span]
+    return "".join(lines)
+
+
+def _spans(ledger, id):
+    """Where the definitions of an exercise stand, as slices of the ledger's lines."""
+    return [_span(node) for node in parse(ledger, "The file of your answers").body if exercise_of(node) == id]
+
+
+def _span(node):
+    """The lines of a statement with its decorators."""
+    first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
+    return slice(first - 1, node.end_lineno)
+
+
+def _segment(lines, statement):
+    return "".join(lines[_span(statement)]).rstrip("\n") + "\n"
+
+
+def _segments(helpers):
+    """(names, text) of each helper."""
+    lines = holes.split_lines(helpers)
+    return [(_provides(statement), _segment(lines, statement)) for statement in ast.parse(helpers).body]
+
+
+def _with_helper(ledger, names, segment):
+    """The ledger with a helper: in the place of the one of its name, or before the first answer."""
+    lines, body = holes.split_lines(ledger), ast.parse(ledger).body
+    for statement in body:
+        if not exercise_of(statement) and set(names) & set(_provides(statement)):
+            lines[_span(statement)] = [segment]
+            return "".join(lines)
+    if segment.startswith(("import ", "from ")):
+        imports = [statement for statement in body if isinstance(statement, (ast.Import, ast.ImportFrom))]
+        lines.insert(imports[-1].end_lineno if imports else 0, segment)
+        return "".join(lines)
+    places = [_span(statement).start for statement in body if exercise_of(statement)]
+    if not places:
+        return f"{ledger.rstrip()}\n\n\n{segment}"
+    lines.insert(places[0], f"{segment}\n\n")
+    return "".join(lines)

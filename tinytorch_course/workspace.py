@@ -1,0 +1,333 @@
+"""The workspace: the folder in which a student works, and everything that is kept there.
+
+    notebooks/ milestones/ tests/   copies to work with
+    work/05_autograd.py             the ledger: what the student wrote in a lesson, and nothing else
+    .tinytorch/progress.json        what was solved
+    .tinytorch/backups/ex-05-2/     every version of an answer that was ever run or checked
+    .tinytorch/build/               packages `tinytorch` with the student's functions in them
+
+The ledger is the truth; notebooks only feed it.
+"""
+
+import contextlib
+import functools
+import hashlib
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from . import answers, build, files
+from .answers import AnswerError
+from .lessons import ROOT, read_lessons
+from .record import Progress
+
+HIDDEN = ".tinytorch"
+COPIED = (
+    "notebooks/*.ipynb", "milestones/*/*.py", "tests/[0-9]*/*.py", "tests/conftest.py", "tests/catalogue.py",
+    "tests/strict_array.py",
+)  # fmt: skip
+CONFTEST = '''"""Tests in this folder run against what you wrote in ../work; what is still open is a hole."""
+
+from pathlib import Path
+
+from tinytorch_course.workspace import Workspace
+
+Workspace(Path(__file__).parent).use()
+'''
+
+
+class WorkspaceError(RuntimeError):
+    """A folder that is no workspace, or cannot be used as one."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of an answer that is kept: where, and when it was first seen."""
+
+    path: Path
+    number: int
+    id: str
+
+    @property
+    def time(self):
+        return self.path.stat().st_mtime
+
+
+class Workspace:
+    """A student's folder. Raises WorkspaceError where there is none."""
+
+    def __init__(self, folder, root=ROOT):
+        self.folder, self.root = Path(folder).absolute(), root
+        if not (self.folder / HIDDEN).is_dir():
+            raise WorkspaceError(
+                f"{self.folder} is no workspace of the course. `tinytorch init {self.folder.name}` makes one."
+            )
+
+    @classmethod
+    def find(cls, start="."):
+        """The workspace that a path is in, or None."""
+        start = Path(start).absolute()
+        folder = next((f for f in (start, *start.parents) if (f / HIDDEN).is_dir()), None)
+        return cls(folder) if folder else None
+
+    @classmethod
+    def create(cls, folder, root=ROOT, copies=COPIED):
+        """Make a workspace. What is already in the folder stays; files of a copy's name are not replaced."""
+        folder = Path(folder)
+        if not (root / "modules").is_dir():
+            raise WorkspaceError(
+                f"The course is not at {root}: it works from a clone of the repository, installed with "
+                "`pip install -e .`, not from a wheel."
+            )
+        try:
+            (folder / HIDDEN).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WorkspaceError(f"{folder} cannot be made into a workspace: {error.strerror}.") from error
+        workspace = cls(folder, root)
+        files.write(folder / HIDDEN / ".gitignore", "build/\n*.lock\n")
+        workspace.copy(copies)
+        return workspace
+
+    # ---- copies of the course's files
+
+    def copy(self, patterns=COPIED):
+        """Copy the course's files, or bring copies up to date. Returns {path: what was done}.
+
+        A copy that the student changed is kept, and the new version is put beside it.
+        """
+        done = {}
+        with self.changing() as progress:
+            for relative, content in self._originals(patterns):
+                path, checksum = self.folder / relative, _checksum(content)
+                known = progress.originals.get(relative)
+                if not path.exists():
+                    what = "new"
+                elif _checksum(path.read_bytes()) == checksum:
+                    what = None
+                elif known == _checksum(path.read_bytes()):
+                    what = "updated"
+                elif known == checksum:
+                    what = None  # the student's version of what has not changed
+                else:
+                    what = "kept yours"
+                if what == "kept yours":
+                    path = path.with_name(f"{path.stem}.new{path.suffix}")
+                if what:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+                    done[relative] = what
+                progress.originals[relative] = checksum
+        return done
+
+    def _originals(self, patterns):
+        """(path in the workspace, content) of each file to copy."""
+        for pattern in patterns:
+            for path in sorted(self.root.glob(pattern)):
+                yield path.relative_to(self.root).as_posix(), path.read_bytes()
+        if patterns:
+            settings = (self.root / "pyproject.toml").read_text(encoding="utf-8")
+            yield "pyproject.toml", re.search(r"^\[tool\.pytest.*?(?=^\[|\Z)", settings, re.M | re.S)[0].encode()
+            yield "conftest.py", CONFTEST.encode()
+
+    # ---- progress
+
+    @functools.cached_property
+    def lessons(self):
+        return read_lessons(self.root)
+
+    @contextlib.contextmanager
+    def changing(self):
+        """The progress, to be changed: one process at a time, written at the end."""
+        try:
+            lock = FileLock(self.folder / HIDDEN / "workspace.lock").acquire(timeout=20)
+        except Timeout as error:
+            raise WorkspaceError(f"Another program has been changing {self.folder} for 20 seconds. Stop it.") from error
+        with lock:
+            progress = self.progress()
+            yield progress
+            progress.write(self.folder / HIDDEN / "progress.json")
+
+    def progress(self):
+        """What progress.json holds. A file that cannot be read is put aside, and all is open again."""
+        path = self.folder / HIDDEN / "progress.json"
+        try:
+            return Progress.read(path)
+        except FileNotFoundError:
+            return Progress()
+        except ValueError as error:
+            aside = _unused(path.with_name("progress.unreadable.json"))
+            path.rename(aside)
+            print(f"{path} cannot be read ({error}). It is kept as {aside.name}; check your exercises again.")
+            return Progress()
+
+    # ---- answers
+
+    def ledger(self, lesson):
+        return self.folder / "work" / f"{lesson.folder}.py"
+
+    def ledger_text(self, lesson):
+        try:
+            return self.ledger(lesson).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return answers.HEADER.format(title=lesson.title, number=lesson.number)
+
+    def answer(self, exercise):
+        """What stands in the ledger for an exercise, or None. Raises AnswerError where that cannot be read."""
+        lesson = self.lesson_of(exercise)
+        where, alone = f"work/{lesson.folder}.py", self.is_alone(exercise)
+        answer = answers.find(self.ledger_text(lesson), exercise, where, by_name=alone)
+        return None if answer is None or answer.is_stub else answer
+
+    def is_alone(self, exercise):
+        """Whether no other exercise of its lesson has a function of the same name."""
+        names = [other.name for other in self.lesson_of(exercise).exercises]
+        return names.count(exercise.name) == 1
+
+    def lesson_of(self, exercise):
+        return next(lesson for lesson in self.lessons if lesson.number == exercise.lesson)
+
+    def save(self, exercise, answer):
+        """Put an answer into the ledger, and keep it as a version. Returns the Version."""
+        with self.changing():
+            version = self.keep(exercise, answer)
+            self._put(exercise, answer)
+        return version
+
+    def put(self, exercise, answer):
+        """Put an answer into the ledger that is kept as a version already."""
+        with self.changing():
+            self._put(exercise, answer)
+
+    def _put(self, exercise, answer):
+        lesson = self.lesson_of(exercise)
+        text = self.ledger_text(lesson)
+        new = answers.with_answer(text, answer)
+        if new != text:
+            files.write(self.ledger(lesson), new)
+
+    def remove(self, exercise):
+        """Take an answer out of the ledger; its versions are kept. Returns the Version that was taken out, or None."""
+        lesson, version = self.lesson_of(exercise), None
+        with self.changing() as progress:
+            answer = self.answer(exercise)
+            if answer:
+                version = self.keep(exercise, answer)
+                files.write(self.ledger(lesson), answers.without_answer(self.ledger_text(lesson), exercise.id))
+            progress.of(exercise).passed = None
+        return version
+
+    def notebooks(self, lesson):
+        """The student's notebooks that begin this lesson, whatever they are called."""
+        mark = f'course.start(\\"{lesson.number}\\")'
+        return [
+            path
+            for path in sorted(self.folder.glob("notebooks/*.ipynb"))
+            if mark in path.read_text(encoding="utf-8", errors="replace")
+        ]
+
+    # ---- versions
+
+    def versions(self, exercise):
+        """All that were kept, oldest first."""
+        found = []
+        for path in (self.folder / HIDDEN / "backups" / exercise.id).glob("[0-9]*-*.py"):
+            number, _, id = path.stem.partition("-")
+            found.append(Version(path, int(number), id))
+        return sorted(found, key=lambda version: version.number)
+
+    def keep(self, exercise, answer):
+        """Keep a version of an answer, unless it is the newest already."""
+        kept = self.versions(exercise)
+        if kept and kept[-1].id == answer.version:
+            return kept[-1]
+        number = kept[-1].number + 1 if kept else 1
+        path = self.folder / HIDDEN / "backups" / exercise.id / f"{number:04}-{answer.version}.py"
+        files.write(path, answer.entry)
+        return Version(path, number, answer.version)
+
+    def kept(self, exercise, id):
+        """The answer of a version, or None where it is gone."""
+        for version in reversed(self.versions(exercise)):
+            if version.id == id:
+                return answers.find(version.path.read_text(encoding="utf-8"), exercise, str(version.path))
+        return None
+
+    def passing(self, exercise, progress=None):
+        """The student's answer that passed last, or None."""
+        record = (progress or self.progress()).exercises.get(exercise.id)
+        return self.kept(exercise, record.passed) if record and record.passed else None
+
+    # ---- builds
+
+    def build_to_check(self, exercise, answer):
+        """The package in which an answer is tried: beside it, what passed up to its lesson, and else the reference."""
+        return self._build(lambda other: answer if other == exercise else None, upto=exercise.lesson)
+
+    def build_of_lesson(self, number):
+        """The package to work with in a lesson: its answers as they are, and holes where there are none yet."""
+
+        def choose(exercise):
+            if exercise.lesson != number:
+                return None
+            with contextlib.suppress(AnswerError):
+                answer = self.answer(exercise)
+                if answer and answers.problem(exercise, answer) is None:
+                    return answer
+            return "hole"
+
+        return self._build(choose, upto=number)
+
+    def build_of_all(self):
+        """The package for everything else: all that passed, and the reference for what did not."""
+        return self._build(lambda exercise: None, upto="99")
+
+    def _build(self, choose, upto):
+        """choose(exercise): an Answer, "hole", or None for the one that passed, or else the reference."""
+        progress, changed = self.progress(), {}
+        newest = {}  # of several exercises on one target, the last one up to this lesson counts
+        for lesson in self.lessons:
+            for exercise in lesson.exercises:
+                if lesson.number <= upto:
+                    newest.setdefault(exercise.target, []).append(exercise)
+        for *earlier, exercise in newest.values():
+            chosen = choose(exercise) or self.passing(exercise, progress)
+            source = changed.get(exercise.file, exercise.source(self.root))
+            if chosen == "hole" and earlier:  # its forward pass was written in an earlier lesson
+                written = self.passing(earlier[-1], progress)
+                make = build.spliced if written else build.forward_stage
+                changed[exercise.file] = make(source, earlier[-1], *([written] if written else []))
+            elif chosen == "hole":
+                changed[exercise.file] = exercise.with_hole(source)
+            elif chosen:
+                changed[exercise.file] = build.spliced(source, exercise, chosen)
+        return build.write(changed, self.folder / HIDDEN / "build", self.root)
+
+    def use(self):
+        """Put the student's package first on the path of this process. Returns its folder."""
+        place = self.build_of_all()
+        sys.path.insert(0, str(place))
+        return place
+
+    def share(self):
+        """(lines of code that are the student's, lines of code of the framework that runs)."""
+        progress, own = self.progress(), 0
+        for exercise in {e.target: e for lesson in self.lessons for e in lesson.exercises}.values():
+            answer = self.passing(exercise, progress)
+            own += build.lines_of_code(f"{answer.helpers}\n{answer.text}") if answer else 0
+        place = self.build_of_all()
+        return own, sum(build.lines_of_code(path.read_text(encoding="utf-8")) for path in place.rglob("*.py"))
+
+
+def _checksum(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def _unused(path):
+    """A path like this one that does not exist yet."""
+    number, free = 1, path
+    while free.exists():
+        number, free = number + 1, path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
