@@ -73,7 +73,8 @@ def workspace_of(options):
     found = Workspace.find() or (Workspace(FOLDER) if (Path(FOLDER) / ".tinytorch").is_dir() else None)
     if found is None:
         raise WorkspaceError(
-            f"There is no workspace here. Make one with `tinytorch init`, go into one, or name it: tinytorch -C {FOLDER} ..."
+            "There is no workspace here. Make one with `tinytorch init`, go into one, or name it: "
+            f"tinytorch -C {FOLDER} ..."
         )
     return found
 

@@ -56,11 +56,9 @@ def as_text(result, width=None):
     width = max(40, width or shutil.get_terminal_size().columns)
     lines = [headline(result)]
     for label, text, fixed in rows(result):
-        indent = " " * 12
-        for number, line in enumerate(text.splitlines() if fixed else textwrap.wrap(text, width - 14) or [""]):
-            lines.append(
-                f"  {label:<10}{line}" if number == 0 and label else f"{indent}{line}" if label else f"  {line}"
-            )
+        first, *others = (text.splitlines() if fixed else textwrap.wrap(text, width - 14)) or [""]
+        column = 10 if label else 0
+        lines += [f"  {label:<{column}}{first}", *(f"  {'':<{column}}{line}" for line in others)]
     return "\n".join(lines)
 
 

@@ -47,13 +47,9 @@ class Report:
     def __repr__(self):
         table = [self.HEAD, *self.cells()]
         widths = [max(len(row[i]) for row in table) for i in range(len(self.HEAD))]
-        right = {2, 3, 4}
+        sides = [str.ljust, str.ljust, str.rjust, str.rjust, str.rjust, str.ljust]
         lines = [
-            "  ".join(
-                cell.rjust(width) if i in right else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(row, widths))
-            ).rstrip()
-            for row in table
+            "  ".join(side(cell, width) for side, cell, width in zip(sides, row, widths)).rstrip() for row in table
         ]
         return "\n".join([*lines, "", self.share])
 

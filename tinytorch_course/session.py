@@ -1,4 +1,4 @@
-"""What a notebook calls: `course.start`, `@course.exercise`, `course.check`, `course.hint`, `course.progress` and so on.
+"""What a notebook calls: `course.start`, `@course.exercise`, `course.check`, `course.hint`, `course.progress`.
 
 A session belongs to one kernel and one lesson. It puts the lesson's build first on the path, installs what the student
 writes in the running framework, and checks it in a process of its own.
@@ -64,11 +64,10 @@ def start(number):
     made = workspace is None
     if made:
         workspace = Workspace.create(Path("my_course"), copies=())
-    lesson = next((lesson for lesson in workspace.lessons if lesson.number == number), None)
-    if lesson is None:
-        raise ValueError(
-            f"There is no lesson {number!r}. There are {', '.join(le.number for le in workspace.lessons)}."
-        )
+    lessons = {lesson.number: lesson for lesson in workspace.lessons}
+    if number not in lessons:
+        raise ValueError(f"There is no lesson {number!r}. There are {', '.join(lessons)}, as strings.")
+    lesson = lessons[number]
     imported = getattr(sys.modules.get("tinytorch"), "__file__", None)
     if imported and _session and Path(imported).is_relative_to(_session.build):
         if _session.lesson.number != number:
