@@ -27,11 +27,6 @@ def spliced(source, exercise, answer):
     return "".join(lines)
 
 
-def forward_stage(source, exercise):
-    """The source with an operation's output alone, as it is before its rule is written."""
-    return holes.splice(source, exercise.qualname, holes.forward_only(source, exercise.qualname))
-
-
 def write(changed, folder, root=ROOT):
     """Make a package in which some files differ from the reference: `folder`/<hash>/tinytorch. Returns `folder`/<hash>.
 

@@ -69,6 +69,10 @@ class Exercise:
         """The source of the file, with the target cut out of it."""
         return holes.cut(source, self.qualname, f'raise NotImplementedError("{self.message}")')
 
+    def hole(self, root=ROOT):
+        """The text of the function or class with nothing in it, at the left margin."""
+        return holes.extract(self.with_hole(self.source(root)), self.qualname)
+
     def solution(self, root=ROOT):
         """The reference's text of the function or class, at the left margin."""
         stage = holes.forward_only if self.stage == "forward" else holes.extract

@@ -18,6 +18,7 @@ from .checking import Job
 from .explain import explain
 from .lessons import Exercise, Wrong
 
+MOST_COMPARED = 8  # tests, to recognise a typical mistake by how they fail
 PRELOADED = ("numpy", "safetensors", "tqdm", "hypothesis")  # what tests import, and knows nothing of tinytorch
 
 
@@ -48,7 +49,7 @@ class Checking:
         job.exercise["wrong"] = tuple(Wrong(**wrong) for wrong in job.exercise["wrong"])
         self.exercise, self.record, self.build = Exercise(**job.exercise), record, job.build
         self.answer = Answer(**job.answer) if job.answer else None
-        self.compared, self.explained = None, False
+        self.compared, self.failed, self.replaying = None, {}, False
 
     def write(self, **event):
         self.record.write(json.dumps(event) + "\n")
@@ -67,7 +68,8 @@ class Checking:
             self.write(event="not collected", message=str(report.longrepr)[-3000:])
 
     def pytest_runtest_logstart(self, nodeid, location):
-        self.write(event="test", test=nodeid)
+        if not self.replaying:
+            self.write(event="test", test=nodeid)
 
     def pytest_assertrepr_compare(self, config, op, left, right):
         if op == "==":
@@ -84,35 +86,42 @@ class Checking:
 
     def pytest_runtest_logreport(self, report):
         if report.failed:
-            self.write(event="failed", test=report.nodeid, failure=report.explained if not self.explained else None)
-            self.explained = True
-        elif report.when == "call" or report.skipped:
+            if not self.replaying:
+                self.write(event="failed", test=report.nodeid, failure=None if self.failed else report.explained)
+            self.failed.setdefault(report.nodeid, _trace(report.explained))
+        elif not self.replaying and (report.when == "call" or report.skipped):
             self.write(event=report.outcome, test=report.nodeid)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item, nextitem):
-        before = self.explained
+    def pytest_runtestloop(self, session):
         result = yield
-        if self.explained and not before and self.answer:
-            self.recognise(item, nextitem)
+        if self.failed and self.answer:
+            self.recognise([item for item in session.items if item.nodeid in self.failed][:MOST_COMPARED])
         return result
 
-    def recognise(self, item, nextitem):
-        """Run the test that failed with each typical mistake in the answer's place: which one fails in the same way?"""
-        from _pytest.runner import runtestprotocol  # as pytest-rerunfailures does; pytest has no public way
+    def recognise(self, items):
+        """Run the tests that failed with each typical mistake in the answer's place: which one fails in the same way?
 
-        def failure():
-            item._initrequest()
-            reports = runtestprotocol(item, nextitem=nextitem, log=False)
-            return next((_trace(report.explained) for report in reports if report.failed), None)
-
-        mine = failure()
+        The one that does so for the most tests, from the first one on; none, where the first already differs.
+        """
+        mine = [self.failed[item.nodeid] for item in items]
+        best, most = None, 0
         for wrong in self.exercise.wrong:
             live.install(self.exercise, Answer(self.exercise.id, wrong.code.strip("\n") + "\n"))
-            if failure() == mine:
-                self.write(event="recognised", name=wrong.name, message=wrong.message)
-                break
-        live.install(self.exercise, self.answer)
+            alike = 0
+            while alike < len(items) and self.again(items[alike]) == mine[alike]:
+                alike += 1
+            if alike > most:
+                best, most = wrong, alike
+        if best:
+            self.write(event="recognised", name=best.name, message=best.message)
+
+    def again(self, item):
+        """How a test fails now, or None."""
+        self.failed = {}
+        self.replaying = True
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+        return self.failed.get(item.nodeid)
 
 
 def _trace(failure):

@@ -6,6 +6,7 @@ writes in the running framework, and checks it in a process of its own.
 
 import atexit
 import builtins
+import contextlib
 import inspect
 import linecache
 import sys
@@ -169,18 +170,15 @@ def _shell():
 
 
 def _cell_that_defines(exercise):
-    """The newest cell that was run and defines a function of the exercise's name, as an answer, or None."""
+    """The answer in the newest cell that defines a function of the exercise's name, if it has lost its decorator."""
     shell = _shell()
     for text in reversed(shell.user_ns["In"] if shell else []):
-        if exercise.name in text:
-            try:
-                answer = answers.find(
-                    text, exercise, "the cell", by_name=True, lookup=lambda name: _helper(shell.user_ns, name)
-                )
-            except AnswerError:
-                continue
-            if answer:
-                return answer
+        if exercise.name not in text:
+            continue
+        with contextlib.suppress(AnswerError):
+            found = answers.find(text, exercise, "", by_name=True, lookup=lambda name: _helper(shell.user_ns, name))
+            if found:
+                return None if f'exercise("{exercise.id}")' in text else found
     return None
 
 
@@ -205,9 +203,11 @@ def solution(id):
 def reset(id):
     """Begin an exercise anew: what you wrote leaves the ledger, and is kept for course.undo."""
     session = current()
-    said = commands.reset(session.workspace, session.exercise(id))
+    target = session.exercise(id)
+    said = commands.reset(session.workspace, target)
+    live.install(target, session.workspace.unwritten(target))
     if shell := _shell():
-        shell.set_next_input(notebooks.answer_cell(session.exercise(id)))
+        shell.set_next_input(notebooks.answer_cell(target))
     return Shown(said)
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from . import answers, build, files
-from .answers import AnswerError
+from . import answers, build, files, holes
+from .answers import Answer, AnswerError
 from .lessons import ROOT, read_lessons
 from .record import Progress
 
@@ -83,7 +83,8 @@ class Workspace:
                 "`pip install -e .`, not from a wheel."
             )
         try:
-            (folder / HIDDEN).mkdir(parents=True, exist_ok=True)
+            for name in (HIDDEN, "notebooks", "work") if copies else (HIDDEN, "work"):
+                (folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkspaceError(f"{folder} cannot be made into a workspace: {error.strerror}.") from error
         workspace = cls(folder, root)
@@ -276,7 +277,7 @@ class Workspace:
                 answer = self.answer(exercise)
                 if answer and answers.problem(exercise, answer) is None:
                     return answer
-            return "hole"
+            return self.unwritten(exercise)
 
         return self._build(choose, upto=number)
 
@@ -284,24 +285,31 @@ class Workspace:
         """The package for everything else: all that passed, and the reference for what did not."""
         return self._build(lambda exercise: None, upto="99")
 
+    def unwritten(self, exercise):
+        """What runs in a lesson while an exercise is open: a hole, or what an earlier lesson made of the same target."""
+        earlier = [
+            other
+            for lesson in self.lessons
+            for other in lesson.exercises
+            if other.target == exercise.target and lesson.number < exercise.lesson
+        ]
+        if not earlier:
+            return Answer(exercise.id, exercise.hole(self.root))
+        without_rule = holes.forward_only(exercise.source(self.root), exercise.qualname)
+        return self.passing(earlier[-1]) or Answer(exercise.id, without_rule)
+
     def _build(self, choose, upto):
-        """choose(exercise): an Answer, "hole", or None for the one that passed, or else the reference."""
+        """choose(exercise): an Answer, or None for the one that passed, or else the reference."""
         progress, changed = self.progress(), {}
-        newest = {}  # of several exercises on one target, the last one up to this lesson counts
-        for lesson in self.lessons:
-            for exercise in lesson.exercises:
-                if lesson.number <= upto:
-                    newest.setdefault(exercise.target, []).append(exercise)
-        for *earlier, exercise in newest.values():
-            chosen = choose(exercise) or self.passing(exercise, progress)
-            source = changed.get(exercise.file, exercise.source(self.root))
-            if chosen == "hole" and earlier:  # its forward pass was written in an earlier lesson
-                written = self.passing(earlier[-1], progress)
-                make = build.spliced if written else build.forward_stage
-                changed[exercise.file] = make(source, earlier[-1], *([written] if written else []))
-            elif chosen == "hole":
-                changed[exercise.file] = exercise.with_hole(source)
-            elif chosen:
+        newest = {  # of several exercises on one target, the last one up to this lesson counts
+            exercise.target: exercise
+            for lesson in self.lessons
+            for exercise in lesson.exercises
+            if lesson.number <= upto
+        }
+        for exercise in newest.values():
+            if chosen := choose(exercise) or self.passing(exercise, progress):
+                source = changed.get(exercise.file, exercise.source(self.root))
                 changed[exercise.file] = build.spliced(source, exercise, chosen)
         return build.write(changed, self.folder / HIDDEN / "build", self.root)
 

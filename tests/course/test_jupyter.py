@@ -1,0 +1,243 @@
+"""A student at a real Jupyter kernel: wrong answers, hints, right answers, and the accidents of a notebook."""
+
+import json
+
+import pytest
+
+pytest.importorskip("jupyter_client", reason="needs the extra 'notebook'")
+
+from kernels import kernel
+
+from tinytorch_course import notebooks
+from tinytorch_course.lessons import read_lessons
+from tinytorch_course.workspace import Workspace
+
+LESSONS = {lesson.number: lesson for lesson in read_lessons()}
+FIRST = LESSONS["01"].exercises[0]  # the sum of two tensors
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace.create(tmp_path / "my_course")
+
+
+@pytest.fixture
+def student(workspace):
+    """A kernel in the notebooks' folder."""
+    with kernel(workspace.folder / "notebooks") as running:
+        yield running
+
+
+def begin(student, number="01"):
+    shown = student.run(f'import tinytorch_course as course\n\ncourse.start("{number}")')
+    assert shown.error == ""
+    return shown
+
+
+def write(student, exercise, code):
+    shown = student.run(f'@course.exercise("{exercise.id}")\n{code.strip()}')
+    assert shown.error == ""
+    return shown
+
+
+def check(student, exercise):
+    shown = student.run(f'course.check("{exercise.id}")')
+    assert shown.error == ""
+    return shown
+
+
+def cells(workspace, lesson):
+    path = workspace.folder / "notebooks" / f"{lesson.folder}.ipynb"
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+# ---- a whole lesson
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["01", "05"])
+def test_a_student_goes_through_a_notebook_by_error_and_hint(workspace, student, number):
+    lesson = LESSONS[number]
+    exercises = {exercise.id: exercise for exercise in lesson.exercises}
+    pictures = 0
+    for cell in cells(workspace, lesson):
+        source = "".join(cell["source"])
+        exercise = exercises.get(cell["id"])
+        if cell["cell_type"] != "code":
+            continue
+        shown = student.run(source)
+        assert shown.error == "", f"{cell['id']}: {source}"
+        pictures += len(shown.pictures)
+        if exercise is None:
+            continue
+        assert f"{exercise.message}" in check(student, exercise).text
+        for wrong in exercise.wrong:
+            write(student, exercise, wrong.code)
+            shown = check(student, exercise)
+            assert "not yet" in shown.text and " ".join(wrong.message.split()) in " ".join(shown.text.split())
+            assert "not yet" in shown.html and "checked" in shown.html
+        for hint in exercise.hints:
+            assert hint in student.run(f'course.hint("{exercise.id}")').text
+        write(student, exercise, exercise.solution())
+        assert "passed" in check(student, exercise).text
+    assert f"{len(exercises)} of {len(exercises)}" in student.run("course.progress()").text
+    assert pictures > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", LESSONS.values(), ids=lambda lesson: lesson.folder)
+def test_the_solved_notebook_runs_from_top_to_bottom(lesson, workspace, student):
+    for cell in notebooks.notebook(lesson, "solution").cells:
+        if cell.cell_type == "code":
+            shown = student.run(cell.source)
+            assert shown.error == "", f"{cell.id}: {cell.source}"
+            if cell.id.startswith("check-"):
+                assert "passed" in shown.text
+    progress = workspace.progress()
+    assert all(progress.has_passed(exercise) for exercise in lesson.exercises)
+
+
+# ---- what is shown
+
+
+def test_the_first_cell_says_where_the_work_is_kept(workspace, student):
+    shown = begin(student)
+    assert "Lesson 01, Tensors: 0 of 8 exercises done." in shown.text
+    assert str(workspace.folder / "work" / "01_tensor.py") in shown.text
+    assert str(workspace.folder) in student.run("import tinytorch as tt; print(tt.__file__)").text
+
+
+def test_an_answer_runs_in_the_framework_at_once_and_its_check_says_which_was_checked(workspace, student):
+    begin(student)
+    student.run("import tinytorch as tt")
+    assert FIRST.message in student.run("tt.ones(2) + tt.ones(2)").error
+    write(student, FIRST, "def __add__(x, y):\n    return x + 2 * y")
+    assert "tensor([3., 3.])" in student.run("tt.ones(2) + tt.ones(2)").text
+    shown = check(student, FIRST)
+    assert "not yet" in shown.text and "checked   the cell that you ran, version 1" in shown.text
+    write(student, FIRST, FIRST.solution())
+    assert "passed, 1 point" in check(student, FIRST).text
+
+
+def test_the_same_failure_for_the_third_time_offers_a_hint(student):
+    begin(student)
+    write(student, FIRST, "def __add__(x, y):\n    return x - y")
+    assert all("hints are left" not in check(student, FIRST).text for _ in range(2))
+    assert "for the third time. 3 of 3 hints are left" in " ".join(check(student, FIRST).text.split())
+
+
+def test_a_method_called_as_one_of_pythons_own_does_not_hide_it(student):
+    begin(student)
+    sum_ = LESSONS["01"].exercises[4]
+    write(student, sum_, sum_.solution())
+    assert student.run("sum([1, 2])").text.strip() == "3"
+
+
+def test_text_that_is_no_html_has_no_html(student):
+    begin(student)
+    shown = student.run(f'course.hint("{FIRST.id}")')
+    assert FIRST.hints[0] in shown.text and shown.html == ""
+
+
+# ---- accidents
+
+
+def test_a_kernel_that_was_restarted_has_what_was_written(workspace):
+    folder = workspace.folder / "notebooks"
+    with kernel(folder) as student:
+        begin(student)
+        write(student, FIRST, "def __add__(x, y):\n    return x + 2 * y")
+    with kernel(folder) as student:
+        begin(student)
+        assert "tensor([3., 3.])" in student.run("import tinytorch as tt; tt.ones(2) + tt.ones(2)").text
+        assert "not yet" in check(student, FIRST).text
+
+
+def test_another_tinytorch_that_is_already_imported_is_refused(student):
+    student.run("import tinytorch")
+    shown = student.run('import tinytorch_course as course; course.start("01")')
+    assert shown.error.startswith("RuntimeError: tinytorch was imported before course.start")
+    assert "Restart the kernel" in shown.error
+
+
+def test_before_the_first_cell_all_others_say_so(student):
+    student.run("import tinytorch_course as course")
+    assert "Run the first cell" in student.run('course.check("ex-01-1")').error
+
+
+def test_the_first_cell_can_be_run_again_but_not_for_another_lesson(student):
+    begin(student)
+    write(student, FIRST, FIRST.solution())
+    check(student, FIRST)
+    assert "1 of 8 exercises done" in begin(student).text
+    assert "Restart it" in student.run('course.start("05")').error
+
+
+def test_cells_out_of_order_and_twice_keep_the_last_one(workspace, student):
+    begin(student)
+    last = LESSONS["01"].exercises[-1]
+    write(student, last, last.solution())
+    write(student, FIRST, "def __add__(x, y):\n    return x - y")
+    write(student, FIRST, FIRST.solution())
+    assert "passed" in check(student, FIRST).text and "passed" in check(student, last).text
+    assert workspace.ledger(LESSONS["01"]).read_text(encoding="utf-8").count(FIRST.id) == 1
+
+
+def test_an_empty_cell_that_is_run_again_takes_nothing_away(workspace, student):
+    begin(student)
+    write(student, FIRST, FIRST.solution())
+    shown = student.run(notebooks.answer_cell(FIRST))
+    assert "what you wrote for ex-01-1 before is kept" in shown.text
+    assert "passed" in check(student, FIRST).text
+
+
+def test_a_cell_that_lost_its_decorator_is_found_by_name(student):
+    begin(student)
+    student.run("def __add__(x, y):\n    return x + y")
+    shown = check(student, FIRST)
+    assert "passed" in shown.text and "had lost its @course.exercise line" in " ".join(shown.text.split())
+
+
+def test_two_kernels_at_once_keep_both_answers(workspace):
+    folder, last = workspace.folder / "notebooks", LESSONS["01"].exercises[-1]
+    with kernel(folder) as one, kernel(folder) as other:
+        begin(one)
+        begin(other)
+        write(one, FIRST, FIRST.solution())
+        write(other, last, last.solution())
+        assert "passed" in check(one, last).text and "passed" in check(other, FIRST).text
+
+
+def test_helpers_and_constants_and_imports_of_other_cells_come_along(workspace, student):
+    begin(student)
+    student.run("import math\n\nONE = 1.0\n\ndef times(x, factor):\n    return x * factor * math.cos(0.0)")
+    write(student, FIRST, "def __add__(x, y):\n    return times(x, ONE) + y")
+    check(student, FIRST)
+    ledger = workspace.ledger(LESSONS["01"]).read_text(encoding="utf-8")
+    assert "import math" in ledger and "ONE = 1.0" in ledger and "def times(x, factor):" in ledger
+    assert "tensor([2., 2.])" in student.run("import tinytorch as tt; tt.ones(2) + tt.ones(2)").text
+
+
+def test_a_name_that_only_the_notebook_knows_is_named(student):
+    begin(student)
+    student.run("factors = [1, 2]")
+    shown = write(student, FIRST, "def __add__(x, y):\n    return x + y * factors[0]")
+    assert "uses factors, which tinytorch/tensor/arithmetic.py does not know" in shown.text
+    assert "cannot be tried" in check(student, FIRST).text
+
+
+def test_reset_and_undo(student):
+    begin(student)
+    write(student, FIRST, FIRST.solution())
+    assert "open again" in student.run('course.reset("ex-01-1")').text
+    assert "still open" in check(student, FIRST).text
+    assert "Version 1" in student.run('course.undo("ex-01-1")').text
+    assert "passed" in check(student, FIRST).text
+
+
+def test_without_a_workspace_one_is_made_beside_the_notebook(tmp_path):
+    with kernel(tmp_path) as student:
+        assert "A workspace was made in" in begin(student).text
+        write(student, FIRST, FIRST.solution())
+        assert "passed" in check(student, FIRST).text
+    assert (tmp_path / "my_course" / "work" / "01_tensor.py").exists()
