@@ -110,7 +110,7 @@ def _helpers(text, tree, node, exercise, lookup):
         if not exercise_of(statement):
             for name in _provides(statement):
                 provided[name] = (_segment(lines, statement), statement)
-    known, used, waiting = names_of(exercise.source()), {}, sorted(_uses(node))
+    known, used, waiting = names_of(exercise.source()), {}, sorted(_free(node))
     while waiting:
         name = waiting.pop(0)
         if name in used or name in dir(builtins) or name == exercise.name:
@@ -129,7 +129,7 @@ def _helpers(text, tree, node, exercise, lookup):
                 continue
             statement = ast.parse(segment).body[0]
         used[name] = segment
-        waiting += sorted(_uses(statement))
+        waiting += sorted(_free(statement))
     order = dict.fromkeys(reversed(used.values()))  # what others need stands before them
     imports = [segment for segment in order if segment.startswith(("import ", "from "))]
     return "\n".join([*imports, *(segment for segment in order if segment not in imports)]).rstrip("\n")
@@ -157,8 +157,24 @@ def _is_constant(node):
     return True
 
 
-def _uses(node):
-    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load)}
+def _free(node):
+    """The names that a definition uses and does not make itself, built-in ones among them."""
+    inside = [inner for part in _parts(node) for inner in ast.walk(part)]
+    made = {inner.arg for inner in inside if isinstance(inner, ast.arg)}
+    named = (*DEFINITIONS, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
+    made |= {inner.name for inner in inside if isinstance(inner, named)}
+    used = set()
+    for inner in inside:
+        if isinstance(inner, (ast.Import, ast.ImportFrom)):
+            made |= {alias.asname or alias.name.split(".")[0] for alias in inner.names}
+        elif isinstance(inner, ast.Name):
+            (used if isinstance(inner.ctx, ast.Load) else made).add(inner.id)
+    return used - made
+
+
+def _parts(node):
+    """What is inside of a definition, without its decorators."""
+    return [child for child in ast.iter_child_nodes(node) if child not in getattr(node, "decorator_list", ())]
 
 
 def names_of(source):
@@ -184,7 +200,9 @@ def problem(exercise, answer):
         came, needed = signature(written), signature(wanted)
         if came != needed:
             return f"{exercise.name} needs the signature\n    {needed}\nbut has\n    {came}"
-    unknown = sorted(_unknown(written, answer, exercise))
+    helpers = names_of(answer.helpers) if answer.helpers else set()
+    known = helpers | names_of(exercise.source()) | set(dir(builtins)) | {exercise.name, "__class__", "__file__"}
+    unknown = sorted(_free(written) - known)
     if unknown:
         some = ", ".join(unknown)
         return (
@@ -201,19 +219,6 @@ def signature(node):
         if isinstance(argument, ast.arg):
             argument.annotation = None
     return f"{node.name}({ast.unparse(bare.args)})"
-
-
-def _unknown(node, answer, exercise):
-    """Names that are neither local, nor built in, nor of the file, nor helpers."""
-    local = {inner.arg for inner in ast.walk(node) if isinstance(inner, ast.arg)}
-    local |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
-    local |= {inner.name for inner in ast.walk(node) if isinstance(inner, (*DEFINITIONS, ast.ExceptHandler))}
-    for inner in ast.walk(node):
-        if isinstance(inner, (ast.Import, ast.ImportFrom)):
-            local |= {alias.asname or alias.name.split(".")[0] for alias in inner.names}
-    helpers = names_of(answer.helpers) if answer.helpers else set()
-    known = local | helpers | names_of(exercise.source()) | set(dir(builtins)) | {"__class__", "__file__", "__name__"}
-    return _uses(node) - known
 
 
 def with_answer(ledger, answer):

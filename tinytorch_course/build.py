@@ -1,6 +1,7 @@
 """Builds: the whole package `tinytorch` with a student's answers, holes, or the reference at each exercise."""
 
 import ast
+import contextlib
 import hashlib
 import os
 import shutil
@@ -8,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from . import holes
+from .answers import Answer, AnswerError, problem
 from .lessons import ROOT
 
 PACKAGE = "tinytorch"
@@ -55,12 +57,16 @@ def write(changed, folder, root=ROOT):
     return place
 
 
+def sources(root=ROOT):
+    """{file: source} of the reference."""
+    paths = sorted((root / PACKAGE).rglob("*.py"))
+    return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+
 def _name(changed, root):
     content = hashlib.sha256()
-    for path in sorted((root / PACKAGE).rglob("*.py")):
-        file = path.relative_to(root).as_posix()
-        text = changed[file].encode() if file in changed else path.read_bytes()
-        content.update(f"{file} {len(text)}\n".encode() + text)
+    for file, text in (sources(root) | changed).items():
+        content.update(f"{file} {len(text)}\n{text}".encode())
     return content.hexdigest()[:16]
 
 
@@ -68,6 +74,97 @@ def _remove_old(folder):
     builds = sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: -path.stat().st_mtime)
     for path in builds[KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+# ---- the builds of a workspace
+
+
+def to_check(workspace, exercise, answer):
+    """The package in which an answer is tried: beside it, what passed up to its lesson, and else the reference."""
+    return _write_for(
+        workspace, _changed(workspace, lambda other: answer if other == exercise else None, exercise.lesson)
+    )
+
+
+def of_lesson(workspace, number):
+    """The package to work with in a lesson: its answers as they are, and holes where there are none yet."""
+    return _write_for(workspace, _changed(workspace, _as_written(workspace, {number}), number))
+
+
+def of_work(workspace):
+    """The same for all lessons that were begun."""
+    begun = {lesson.number for lesson in workspace.lessons if workspace.ledger(lesson).exists()}
+    return _write_for(workspace, _changed(workspace, _as_written(workspace, begun), max(begun, default="")))
+
+
+def of_all(workspace):
+    """The package for everything else: all that passed, and the reference for what did not."""
+    return _write_for(workspace, _changed_by_all(workspace))
+
+
+def share(workspace):
+    """(lines of code that are the student's, lines of code of the framework that runs)."""
+    progress, own = workspace.progress(), 0
+    for exercise in {e.target: e for lesson in workspace.lessons for e in lesson.exercises}.values():
+        answer = workspace.passing(exercise, progress)
+        own += lines_of_code(f"{answer.helpers}\n{answer.text}") if answer else 0
+    return own, sum(map(lines_of_code, (sources(workspace.root) | _changed_by_all(workspace)).values()))
+
+
+def unwritten(workspace, exercise):
+    """What runs in a lesson while an exercise is open: a hole, or what an earlier lesson made of it."""
+    earlier = [
+        other
+        for lesson in workspace.lessons
+        for other in lesson.exercises
+        if other.target == exercise.target and lesson.number < exercise.lesson
+    ]
+    if not earlier:
+        return Answer(exercise.id, exercise.hole(workspace.root))
+    without_rule = holes.forward_only(exercise.source(workspace.root), exercise.qualname)
+    return workspace.passing(earlier[-1]) or Answer(exercise.id, without_rule)
+
+
+def _as_written(workspace, numbers):
+    """For `_changed`: in these lessons the answer as it is, or what runs while there is none."""
+
+    def choose(exercise):
+        if exercise.lesson not in numbers:
+            return None
+        with contextlib.suppress(AnswerError):
+            answer = workspace.answer(exercise)
+            if answer and problem(exercise, answer) is None:
+                return answer
+        return unwritten(workspace, exercise)
+
+    return choose
+
+
+def _changed_by_all(workspace):
+    return _changed(workspace, lambda exercise: None, workspace.lessons[-1].number)
+
+
+def _changed(workspace, choose, upto):
+    """{file: source} of what differs from the reference.
+
+    choose(exercise): an Answer, or None for the one that passed, or else the reference.
+    """
+    progress, changed = workspace.progress(), {}
+    newest = {  # of several exercises on one target, the last one up to this lesson counts
+        exercise.target: exercise
+        for lesson in workspace.lessons
+        for exercise in lesson.exercises
+        if lesson.number <= upto
+    }
+    for exercise in newest.values():
+        if chosen := choose(exercise) or workspace.passing(exercise, progress):
+            source = changed.get(exercise.file, exercise.source(workspace.root))
+            changed[exercise.file] = spliced(source, exercise, chosen)
+    return changed
+
+
+def _write_for(workspace, changed):
+    return write(changed, workspace.builds, workspace.root)
 
 
 def lines_of_code(source):

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from . import answers
+from . import answers, build
 from .answers import AnswerError
 
 LIMIT = 60  # seconds for the tests of an exercise; theirs take one or two
@@ -132,8 +132,8 @@ def _check(workspace, exercise, answer, checked, spare, limit):
     problem = answers.problem(exercise, answer)
     if problem:
         return Result(exercise, "unusable", problem, checked=checked)
-    build = workspace.build_to_check(exercise, answer)
-    result = run(exercise, answer, build, workspace.root, spare, limit)
+    package = build.to_check(workspace, exercise, answer)
+    result = run(exercise, answer, package, workspace.root, spare, limit)
     result.checked = checked
     _note(workspace, exercise, answer, result)
     return result
@@ -160,13 +160,13 @@ def _ordinal(number):
     return {3: "third", 4: "fourth", 5: "fifth"}.get(number, f"{number}th")
 
 
-def run(exercise, answer, build, root, spare=None, limit=LIMIT):
+def run(exercise, answer, package, root, spare=None, limit=LIMIT):
     """Run the tests of an exercise on a build. answer: None where the build has a hole there. Returns a Result."""
     with tempfile.TemporaryDirectory(prefix="tinytorch-check-") as folder:
         record = Path(folder) / "events.jsonl"
         record.touch()
         job = Job(
-            str(root), str(build), files_of(exercise, root), asdict(exercise), asdict(answer) if answer else None,
+            str(root), str(package), files_of(exercise, root), asdict(exercise), asdict(answer) if answer else None,
             str(record),
         )  # fmt: skip
         if can_start_processes():
@@ -177,7 +177,7 @@ def run(exercise, answer, build, root, spare=None, limit=LIMIT):
             runner.run(job)  # in a browser: no process, and so no limit
             ended, said = True, ""
         events = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
-    return _result(exercise, build, events, ended, said, limit)
+    return _result(exercise, package, events, ended, said, limit)
 
 
 def files_of(exercise, root):
@@ -211,15 +211,15 @@ def _kill(process):
         process.kill()
 
 
-def _result(exercise, build, events, ended, said, limit):
+def _result(exercise, package, events, ended, said, limit):
     """What the events amount to."""
     by_kind = {}
     for event in events:
         by_kind.setdefault(event["event"], []).append(event)
     tests = sum(event["tests"] for event in by_kind.get("start", ()))
     imported = [event["imported"] for event in by_kind.get("start", ()) if event["imported"]]
-    if any(not Path(path).is_relative_to(build) for path in imported):
-        raise RuntimeError(f"The tests ran against {imported[0]}, not against the build {build}.")
+    if any(not Path(path).is_relative_to(package) for path in imported):
+        raise RuntimeError(f"The tests ran against {imported[0]}, not against {package}.")
     if "failed" in by_kind:
         failed = {event["test"] for event in by_kind["failed"]}
         mistake = next((event["message"] for event in by_kind.get("recognised", ())), "")

@@ -142,10 +142,25 @@ def check_(options):
     if not chosen:
         print("Nothing has changed since it passed. `tinytorch progress` shows what is open.")
         return 0
+    _take_from_notebooks(workspace, chosen)
     results = _checked(workspace, chosen)
     if len(results) > 1:
         print(f"\n{sum(result.passed for result in results)} of {len(results)} pass.")
     return 0 if all(result.passed for result in results) else 1
+
+
+def _take_from_notebooks(workspace, chosen, replace=False):
+    """What was written in a notebook and saved, but never run: taken where nothing else is there, or else said."""
+    for exercise in chosen:
+        if found := workspace.in_notebooks(exercise):
+            path, answer = found
+            if replace or workspace.answer(exercise) is None:
+                workspace.save(exercise, answer)
+                print(f"{exercise.id} is taken from {path.name}.")
+            else:
+                print(
+                    f"{path.name} has another text for {exercise.id}, which was never run. To check it, run its cell."
+                )
 
 
 def _checked(workspace, chosen):
@@ -160,28 +175,29 @@ def _checked(workspace, chosen):
 
 
 def _changed(workspace):
-    """The exercises whose present answer has not passed."""
+    """The exercises whose present answer has not passed, or that only a notebook has."""
     progress, found = workspace.progress(), []
     for lesson in workspace.lessons:
-        if workspace.ledger(lesson).exists():
+        if workspace.ledger(lesson).exists() or workspace.notebooks(lesson):
             for exercise in lesson.exercises:
                 answer = workspace.answer(exercise)
-                if answer and answer.version != progress.of(exercise).passed:
-                    found.append(exercise)
+                new = answer.version != progress.of(exercise).passed if answer else workspace.in_notebooks(exercise)
+                found += [exercise] if new else []
     return found
 
 
 def watch_(options):
     workspace = workspace_of(options)
     lessons = lessons_of(workspace.lessons, options.what) if options.what else workspace.lessons
-    paths = [workspace.ledger(lesson) for lesson in lessons]
-    print(f"Watching {workspace.folder / 'work'}. Ctrl-C stops.", flush=True)
+    print(f"Watching {workspace.folder / 'work'} and its notebooks. Ctrl-C stops.", flush=True)
     seen, checked = None, {}
     while True:
-        now = [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]
+        paths = [path for pattern in ("work/*.py", "notebooks/*.ipynb") for path in workspace.folder.glob(pattern)]
+        now = {path: path.stat().st_mtime_ns for path in paths}
         if now != seen:
             seen = now
             try:
+                _take_from_notebooks(workspace, [e for lesson in lessons for e in lesson.exercises], replace=True)
                 for exercise in [e for e in _changed(workspace) if e.lesson in {lesson.number for lesson in lessons}]:
                     version = workspace.answer(exercise).version
                     if checked.get(exercise.id) != version:

@@ -102,13 +102,13 @@ def submit(workspace, lesson):
 
 
 def doctor(workspace):
-    """[(whether it is well, what was looked at, what to do)]"""
+    """[(whether it is well, what was looked at, what to do)]; without a workspace (None), of the installation alone."""
     found = [_python(), *(_package(name) for name in ("numpy", "pytest", "hypothesis", "matplotlib", "ipykernel"))]
     installed = importlib.util.find_spec("tinytorch")
     found.append((installed is not None, "the package tinytorch is installed", "pip install -e . in the clone"))
-    free = shutil.disk_usage(workspace.root).free / 1e6
+    free = shutil.disk_usage(workspace.folder if workspace else ".").free / 1e6
     found.append((free > 200, f"{free:,.0f} MB of disk are free", "make room: builds and backups need some"))
-    if workspace.folder is None:
+    if workspace is None:
         return found
     found.append(_writable(workspace))
     for lesson in workspace.lessons:

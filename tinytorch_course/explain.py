@@ -1,6 +1,7 @@
 """What a failing test says: from the exception that pytest caught to words, values and a picture, ready for JSON."""
 
 import inspect
+import linecache
 import re
 from pathlib import Path
 
@@ -87,7 +88,10 @@ def _own_frame(frames, student):
     for entry in reversed(frames):
         code = entry.frame.code.raw
         if code.co_name == name and Path(code.co_filename).as_posix().endswith(file):
-            return {"line": entry.lineno + 2 - code.co_firstlineno, "text": str(entry.statement).strip()}
+            first = code.co_firstlineno  # of its decorators; what the student wrote begins at `def`
+            while not linecache.getline(code.co_filename, first).lstrip().startswith("def "):
+                first += 1
+            return {"line": entry.lineno + 2 - first, "text": str(entry.statement).strip()}
     return None
 
 

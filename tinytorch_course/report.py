@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from html import escape
 
+from . import build
+
 
 @dataclass(frozen=True)
 class Row:
@@ -79,4 +81,4 @@ def of(workspace):
                 lesson.number in progress.skipped,
             )
         )
-    return Report(rows, *workspace.share())
+    return Report(rows, *build.share(workspace))

@@ -13,7 +13,7 @@ import sys
 import types
 from pathlib import Path
 
-from . import answers, checking, commands, live, notebooks, report
+from . import answers, build, checking, commands, live, notebooks, report
 from .answers import AnswerError
 from .workspace import Workspace
 
@@ -30,8 +30,8 @@ class Shown(str):
 class Session:
     """One kernel at work on one lesson."""
 
-    def __init__(self, workspace, lesson, build):
-        self.workspace, self.lesson, self.build = workspace, lesson, build
+    def __init__(self, workspace, lesson, package):
+        self.workspace, self.lesson, self.package = workspace, lesson, package
         self.exercises = {exercise.id: exercise for exercise in lesson.exercises}
         self.spare = checking.Spare()
         self.sources = {}  # {exercise: where its newest text came from}
@@ -70,7 +70,7 @@ def start(number):
         raise ValueError(f"There is no lesson {number!r}. There are {', '.join(lessons)}, as strings.")
     lesson = lessons[number]
     imported = getattr(sys.modules.get("tinytorch"), "__file__", None)
-    if imported and _session and Path(imported).is_relative_to(_session.build):
+    if imported and _session and Path(imported).is_relative_to(_session.package):
         if _session.lesson.number != number:
             raise RuntimeError(
                 f"This kernel is at work on lesson {_session.lesson.number}. Restart it to begin lesson {number}."
@@ -81,9 +81,9 @@ def start(number):
             f"tinytorch was imported before course.start, from {imported}: that one, not yours, would be tested. "
             "Restart the kernel, and run this cell first."
         )
-    build = workspace.build_of_lesson(number)
-    sys.path.insert(0, str(build))
-    _session = Session(workspace, lesson, build)
+    package = build.of_lesson(workspace, number)
+    sys.path.insert(0, str(package))
+    _session = Session(workspace, lesson, package)
     return _greeting(_session, made)
 
 
@@ -123,6 +123,8 @@ def exercise(id):
         except AnswerError as error:
             print(error)
             return definition
+        except OSError as error:
+            print(f"{id} runs, but is not saved, and stays in this cell alone. {error.strerror}")
         session.sources[id] = "the cell that you ran"
         problem = answers.problem(target, answer)
         if problem:
@@ -205,7 +207,7 @@ def reset(id):
     session = current()
     target = session.exercise(id)
     said = commands.reset(session.workspace, target)
-    live.install(target, session.workspace.unwritten(target))
+    live.install(target, build.unwritten(session.workspace, target))
     if shell := _shell():
         shell.set_next_input(notebooks.answer_cell(target))
     return Shown(said)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import report
+from . import build, report
 from .workspace import Workspace, WorkspaceError
 
 
@@ -26,12 +26,12 @@ def run_on_theirs(folder, argv):
     """Run the script in a process whose tinytorch is the student's, and say how much of it is. Returns its status."""
     try:
         workspace = Workspace(folder)
-        build = workspace.build_of_all()
+        package = build.of_all(workspace)
         print(f"Using {folder}: {report.of(workspace).share}", flush=True)
     except (WorkspaceError, OSError) as error:
         print(f"error: --using: {error}", file=sys.stderr)
         return 2
-    paths = [str(build), str(workspace.root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(package), str(workspace.root), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     process = subprocess.Popen([sys.executable, argv[0], *_split(argv)[1]], env=environment)
     while True:

@@ -9,18 +9,17 @@
 The ledger is the truth; notebooks only feed it.
 """
 
+import ast
 import contextlib
 import functools
 import hashlib
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from . import answers, build, files, holes
-from .answers import Answer, AnswerError
+from . import answers, files, notebooks
 from .lessons import ROOT, read_lessons
 from .record import Progress
 
@@ -29,13 +28,20 @@ COPIED = (
     "notebooks/*.ipynb", "milestones/*/*.py", "tests/[0-9]*/*.py", "tests/conftest.py", "tests/catalogue.py",
     "tests/strict_array.py",
 )  # fmt: skip
-CONFTEST = '''"""Tests in this folder run against what you wrote in ../work; what is still open is a hole."""
+CONFTEST = '''"""The tests run on what you wrote in work/; what is open in lessons that you have begun is a hole."""
 
+import sys
 from pathlib import Path
 
+from tinytorch_course import build
 from tinytorch_course.workspace import Workspace
 
-Workspace(Path(__file__).parent).use()
+PACKAGE = build.of_work(Workspace(Path(__file__).parent))
+sys.path.insert(0, str(PACKAGE))
+
+
+def pytest_report_header():
+    return f"tinytorch: what you wrote, in {PACKAGE}"
 '''
 
 
@@ -135,6 +141,11 @@ class Workspace:
 
     # ---- progress
 
+    @property
+    def builds(self):
+        """Where packages with the student's answers are made."""
+        return self.folder / HIDDEN / "build"
+
     @functools.cached_property
     def lessons(self):
         return read_lessons(self.root)
@@ -229,6 +240,17 @@ class Workspace:
             if mark in path.read_text(encoding="utf-8", errors="replace")
         ]
 
+    def in_notebooks(self, exercise):
+        """(path, Answer) of a saved notebook that has an answer which was never run or checked, or None."""
+        seen = {version.id for version in self.versions(exercise)}
+        for path in self.notebooks(self.lesson_of(exercise)):
+            with contextlib.suppress(ValueError):  # no notebook, or no Python
+                cells = "\n\n".join(filter(_is_python, notebooks.read_cells(path)))
+                answer = answers.find(cells, exercise, path.name, by_name=self.is_alone(exercise))
+                if answer and not answer.is_stub and answer.version not in seen:
+                    return path, answer
+        return None
+
     # ---- versions
 
     def versions(self, exercise):
@@ -261,72 +283,13 @@ class Workspace:
         record = (progress or self.progress()).exercises.get(exercise.id)
         return self.kept(exercise, record.passed) if record and record.passed else None
 
-    # ---- builds
 
-    def build_to_check(self, exercise, answer):
-        """The package in which an answer is tried: beside it, what passed up to its lesson, and else the reference."""
-        return self._build(lambda other: answer if other == exercise else None, upto=exercise.lesson)
-
-    def build_of_lesson(self, number):
-        """The package to work with in a lesson: its answers as they are, and holes where there are none yet."""
-
-        def choose(exercise):
-            if exercise.lesson != number:
-                return None
-            with contextlib.suppress(AnswerError):
-                answer = self.answer(exercise)
-                if answer and answers.problem(exercise, answer) is None:
-                    return answer
-            return self.unwritten(exercise)
-
-        return self._build(choose, upto=number)
-
-    def build_of_all(self):
-        """The package for everything else: all that passed, and the reference for what did not."""
-        return self._build(lambda exercise: None, upto="99")
-
-    def unwritten(self, exercise):
-        """What runs in a lesson while an exercise is open: a hole, or what an earlier lesson made of the same target."""
-        earlier = [
-            other
-            for lesson in self.lessons
-            for other in lesson.exercises
-            if other.target == exercise.target and lesson.number < exercise.lesson
-        ]
-        if not earlier:
-            return Answer(exercise.id, exercise.hole(self.root))
-        without_rule = holes.forward_only(exercise.source(self.root), exercise.qualname)
-        return self.passing(earlier[-1]) or Answer(exercise.id, without_rule)
-
-    def _build(self, choose, upto):
-        """choose(exercise): an Answer, or None for the one that passed, or else the reference."""
-        progress, changed = self.progress(), {}
-        newest = {  # of several exercises on one target, the last one up to this lesson counts
-            exercise.target: exercise
-            for lesson in self.lessons
-            for exercise in lesson.exercises
-            if lesson.number <= upto
-        }
-        for exercise in newest.values():
-            if chosen := choose(exercise) or self.passing(exercise, progress):
-                source = changed.get(exercise.file, exercise.source(self.root))
-                changed[exercise.file] = build.spliced(source, exercise, chosen)
-        return build.write(changed, self.folder / HIDDEN / "build", self.root)
-
-    def use(self):
-        """Put the student's package first on the path of this process. Returns its folder."""
-        place = self.build_of_all()
-        sys.path.insert(0, str(place))
-        return place
-
-    def share(self):
-        """(lines of code that are the student's, lines of code of the framework that runs)."""
-        progress, own = self.progress(), 0
-        for exercise in {e.target: e for lesson in self.lessons for e in lesson.exercises}.values():
-            answer = self.passing(exercise, progress)
-            own += build.lines_of_code(f"{answer.helpers}\n{answer.text}") if answer else 0
-        place = self.build_of_all()
-        return own, sum(build.lines_of_code(path.read_text(encoding="utf-8")) for path in place.rglob("*.py"))
+def _is_python(text):
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _checksum(content):
