@@ -113,7 +113,8 @@ def shown(value):
     """A value as text: an array with shape and type, shortened where it is long."""
     value = value.detach().numpy() if hasattr(value, "detach") else value
     if isinstance(value, np.ndarray) and value.ndim:
-        numbers = np.array2string(value, precision=4, threshold=40, edgeitems=3, max_line_width=88, suppress_small=True)
+        edges = 3 if value.ndim < 3 else 2
+        numbers = np.array2string(value, precision=4, threshold=40, edgeitems=edges, max_line_width=88)
         return f"{numbers}\nshape {value.shape}, {value.dtype}"
     text = repr(value.item() if isinstance(value, (np.ndarray, np.generic)) else value)
     return text if len(text) <= 600 else f"{text[:600]} ..."

@@ -71,10 +71,16 @@ def as_html(result):
     ]
     if body := rows(result):
         parts.append('<table style="border-collapse:collapse;margin:4px 0">')
+        cell = 'style="vertical-align:top;text-align:left;padding:2px 8px 2px 0;border:0'
         for label, text, fixed in body:
             shown = f'<pre style="margin:0;white-space:pre-wrap">{escape(text)}</pre>' if fixed else escape(text)
-            cell = 'style="vertical-align:top;text-align:left;padding:2px 8px 2px 0;border:0'
-            parts.append(f'<tr><td {cell};color:{QUIET}">{label}</td><td {cell}">{shown}</td></tr>')
+            if label == "yours":  # beside what was expected, or below it where the page is narrow
+                parts.append(f'<div><div style="color:{QUIET}">{label}</div>{shown}</div></div></td></tr>')
+            elif label == "expected":
+                parts.append(f'<tr><td {cell}"></td><td {cell}"><div style="display:flex;flex-wrap:wrap;gap:4px 32px">')
+                parts.append(f'<div><div style="color:{QUIET}">{label}</div>{shown}</div>')
+            else:
+                parts.append(f'<tr><td {cell};color:{QUIET}">{label}</td><td {cell}">{shown}</td></tr>')
         parts.append("</table>")
     if result.failure and result.failure["picture"]:
         parts.append(f'<div style="overflow-x:auto">{result.failure["picture"]}</div>')
