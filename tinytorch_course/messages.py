@@ -22,6 +22,8 @@ def rows(result):
         found.append(("", result.message, True))
     if failure:
         found.append(("test", failure["test"], False))
+        if likely := result.mistake or failure["cause"]:
+            found.append(("likely", likely, False))
         if failure["called"]:
             found.append(("ran", failure["called"], True))
         if failure["expected"] is not None:
@@ -35,9 +37,6 @@ def rows(result):
             found.append(("where", f"line {failure['yours']['line']} of yours: {failure['yours']['text']}", False))
         if failure["printed"]:
             found.append(("printed", failure["printed"].rstrip()[-1000:], True))
-        likely = result.mistake or failure["cause"]
-        if likely:
-            found.append(("likely", likely, False))
     found += [("next", advice, False) for advice in result.advice]
     if result.checked:
         found.append(("checked", result.checked, False))

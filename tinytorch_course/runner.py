@@ -7,6 +7,7 @@ reads the job as one line of JSON from its standard input.
 import importlib.util
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -125,8 +126,9 @@ class Checking:
 
 
 def _trace(failure):
-    """By what a failure is compared with another one."""
-    return [failure[key] for key in ("error", "message", "expected", "got")]
+    """By what a failure is compared with another one: what it says, without addresses in memory."""
+    said = [failure[key] or "" for key in ("error", "message", "expected", "got")]
+    return [re.sub(r"0x[0-9a-f]{6,}", "0x", text) for text in said]
 
 
 if __name__ == "__main__":
