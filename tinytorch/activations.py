@@ -47,7 +47,7 @@ def silu(x):
 
 
 def gelu_composed(x, approximate="none"):
-    """`gelu` in primitive operations and `erf`."""
+    """x times the probability that a standard normal number is below x, by `erf`; 'tanh': in GPT-2's tanh form."""
     if approximate == "tanh":
         return 0.5 * x * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)).tanh())
     return 0.5 * x * (1 + erf(x * math.sqrt(0.5)))

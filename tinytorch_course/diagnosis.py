@@ -146,7 +146,7 @@ def _order(expected, got, same):
 def _near(expected, got, same):
     scale = np.max(np.abs(expected[np.isfinite(expected)]), initial=0)
     if np.all(np.isfinite(got)) and np.max(np.abs(got - expected.astype(float)), initial=0) < 1e-2 * scale:
-        return "It is nearly right: look at eps, at n or n - 1, and at the precision of intermediate results."
+        return "It is within 1 % of what is needed: a small term is off, such as eps, a decay, or n for n - 1."
     return None
 
 

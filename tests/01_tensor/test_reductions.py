@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tinytorch as tt
+from tinytorch.testing import assert_close
 
 X = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
 DIMS = [None, 0, 2, -1, (0, 2), (-1, 0)]
@@ -16,7 +17,7 @@ each_name = pytest.mark.parametrize("name", [pytest.param(name, marks=GATES.get(
 def assert_same(tensor, array):
     array = np.asarray(array)
     assert (tensor.dtype, tensor.shape) == (array.dtype, array.shape)
-    np.testing.assert_allclose(tensor.numpy(), array, rtol=1e-5, atol=1e-6)
+    assert_close(tensor, array)
 
 
 class TestAxes:

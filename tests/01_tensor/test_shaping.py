@@ -169,6 +169,7 @@ class TestPieces:
     def test_split_cuts_pieces_of_a_length(self, size, dim):
         pieces = tt.tensor(X).split(size, dim)
         expected = np.split(X, range(size, X.shape[dim], size), axis=dim)
+        assert [piece.shape for piece in pieces] == [array.shape for array in expected]
         for piece, array in zip(pieces, expected, strict=True):
             assert_same(piece, array)
 

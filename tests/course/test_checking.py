@@ -149,7 +149,7 @@ def test_the_score_of_a_note_for_nbgrader_is_a_plain_number(check):
         ([1.0, 2.0, 4.0], [1.5, 2.5, 4.5], "off by the same 0.5"),
         ([[1.0, 2.0], [3.0, 5.0]], [[1.0, 3.0], [2.0, 5.0]], "transposed"),
         ([1.0, 2.0, 5.0], [5.0, 1.0, 2.0], "right numbers at the wrong places"),
-        ([1.0, 2.0, 5.0], [1.001, 2.0, 5.003], "nearly right"),
+        ([1.0, 2.0, 5.0], [1.001, 2.0, 5.003], "within 1 %"),
         ([1.0, 2.0, 5.0], [1.0, 2.0, 9.0], "Only the last one"),
         ([1.0, 2.0, 5.0], [7.0, 2.0, 5.0], "Only the first one"),
         ([1.0, 2.0, 5.0], [1.0, 7.0, 9.0], "The first one is right"),

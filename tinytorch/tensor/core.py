@@ -279,5 +279,5 @@ class Core:
             autograd.backward(self.grad_fn, gradient, retain_graph)
 
     def accumulate_grad(self, g):
-        """Add g to `.grad`, out of place, as others may hold the same arrays."""
+        """Add the array g, of this tensor's shape, to `.grad` (None at first): out of place, as others may hold g."""
         self.grad = wrap(g.copy() if self.grad is None else self.grad.data + g)

@@ -51,7 +51,7 @@ class Reductions:
 
     @op
     def sum(x, dim=None, keepdim=False):
-        """The sum over `dim`."""
+        """The sum over `dim`: an axis, several, or None for all. `keepdim` leaves them in place with length 1."""
         dim, shape = _axes(dim), x.shape
         y = np.sum(x, axis=dim, keepdims=keepdim)
         return y, lambda g: np.broadcast_to(_spread(g, shape, dim, keepdim), shape)

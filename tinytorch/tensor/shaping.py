@@ -35,6 +35,17 @@ def _grid(index, dim):
     return tuple(grid)
 
 
+def _require_lengths(split_size, n, dim):
+    """Raise ValueError unless an axis `dim` of size n can be cut so: a length of 1 or more, or lengths that fill it."""
+    if isinstance(split_size, int):
+        if split_size <= 0:
+            raise ValueError(f"split needs pieces of at least 1, but got {split_size}.")
+    elif sum(split_size) != n or any(size < 0 for size in split_size):
+        raise ValueError(
+            f"split needs lengths of 0 or more that add up to {n}, the size of axis {dim}, but got {split_size}."
+        )
+
+
 class Shaping:
     """Views, picked elements and pieces of a tensor."""
 
@@ -138,23 +149,24 @@ class Shaping:
         return x[grid], rule
 
     def split(self, split_size, dim=0):
-        """Pieces of length `split_size` along `dim` (the last may be shorter), or of the lengths in a list."""
+        """Pieces of length `split_size` along `dim` (the last may be shorter), or of the lengths in a list, as a tuple.
+
+        Raises ValueError for a length below 1, and for a list of lengths that do not add up to the size of the axis.
+        """
         dim = normalize_axis_index(dim, self.ndim)
         n = self.shape[dim]
+        _require_lengths(split_size, n, dim)
         if isinstance(split_size, int):
-            if split_size <= 0:
-                raise ValueError(f"split needs pieces of at least 1, but got {split_size}.")
             split_size = [min(split_size, n - start) for start in range(0, n, split_size)]
-        if sum(split_size) != n or any(size < 0 for size in split_size):
-            raise ValueError(
-                f"split needs lengths of 0 or more that add up to {n}, the size of axis {dim}, but got {split_size}."
-            )
         before = (slice(None),) * dim
         ends = itertools.accumulate(split_size)
         return tuple(self[(*before, slice(end - size, end))] for size, end in zip(split_size, ends))
 
     def chunk(self, chunks, dim=0):
-        """At most `chunks` pieces of equal length along `dim`; the last may be shorter."""
+        """At most `chunks` pieces of equal length along `dim`; the last may be shorter.
+
+        Raises ValueError for fewer than 1 chunk.
+        """
         if chunks <= 0:
             raise ValueError(f"chunk needs at least 1 chunk, but got {chunks}.")
         n = self.shape[normalize_axis_index(dim, self.ndim)]
