@@ -60,40 +60,63 @@ class Node:
         self.freed = False
 
     def pull_back(self, g):
-        """Yield `(source, gradient)` for each wanted input, given the gradient `g` of the output."""
-        if self.freed:
-            raise RuntimeError(
-                f"backward() went through '{self.name}' a second time, but its saved values were freed by the first. "
-                "Run the forward pass again, or call the first backward(retain_graph=True)."
-            )
-        if self.rule is None:
-            raise NotImplementedError(
-                f"'{self.name}' has no backward rule yet: it returned only its output. Return (output, rule), where "
-                "rule takes the gradient g of the output and returns the gradient of the input (or is a tuple with "
-                "one such function per input), for example: return y, lambda g: g * y"
-            )
+        """Yield `(source, gradient)` for each wanted input, given the gradient `g` of the output.
+
+        Each gradient has its input's shape and dtype. What is computed for inputs that want nothing is left out, and a
+        rule of their own does not run.
+        """
         shared = callable(self.rule)  # one function for all gradients, or one function each
-        answers = self.rule(g) if shared else self.rule
-        if shared and not isinstance(answers, tuple):
-            answers = (answers,)
-        if not isinstance(answers, tuple):
+        for edge, answer in zip(self.inputs, self._answers(g)):
+            if edge is not None:
+                source, shape, dtype = edge
+                gradient = answer if shared else answer(g)
+                yield source, _fit(gradient, shape, dtype, self.name)
+
+    def _answers(self, g):
+        """One entry per input: its gradient, where one function gives all of them, or its own function of g.
+
+        Raises where the rule is gone, is missing, or has another form.
+        """
+        if self.rule is None:
+            self._refuse()
+        answers = self.rule
+        if callable(answers):
+            answers = answers(g)
+            if not isinstance(answers, tuple):
+                answers = (answers,)
+        elif not isinstance(answers, tuple):
             raise TypeError(
                 f"'{self.name}' returned a {type(answers).__name__} for its rule. A rule is a function of g, or a "
                 "tuple with one such function per input: return y, lambda g: g * y"
             )
+        elif not all(map(callable, answers)):
+            self._require_functions(answers)
         if len(answers) < len(self.inputs) and any(edge is not None for edge in self.inputs[len(answers) :]):
             raise RuntimeError(
                 f"The rule of '{self.name}' gives {len(answers)} gradients, but input number {len(answers) + 1} "
                 "or a later one needs one too. Return one gradient per input, in order."
             )
-        for edge, answer in zip(self.inputs, answers):
-            if edge is not None:
-                source, shape, dtype = edge
-                if not shared and answer is not None:
-                    if not callable(answer):
-                        raise TypeError(f"A rule of '{self.name}' is no function but a {type(answer).__name__}.")
-                    answer = answer(g)
-                yield source, _fit(answer, shape, dtype, self.name)
+        return answers
+
+    def _refuse(self):
+        if self.freed:
+            raise RuntimeError(
+                f"backward() went through '{self.name}' a second time, but its saved values were freed by the first. "
+                "Run the forward pass again, or call the first backward(retain_graph=True)."
+            )
+        raise NotImplementedError(
+            f"'{self.name}' has no backward rule yet: it returned only its output. Return (output, rule), where "
+            "rule takes the gradient g of the output and returns the gradient of the input (or is a tuple with "
+            "one such function per input), for example: return y, lambda g: g * y"
+        )
+
+    def _require_functions(self, rules):
+        """None is a rule for what never needs a gradient, such as a mask; nothing else may stand for a function."""
+        for edge, rule in zip(self.inputs, rules):
+            if edge is not None and not callable(rule):
+                if rule is None:
+                    raise RuntimeError(f"The rule of '{self.name}' returned None for an input that needs a gradient.")
+                raise TypeError(f"A rule of '{self.name}' is no function but a {type(rule).__name__}.")
 
     def free(self):
         """Drop the saved values, so that memory falls while the backward pass goes on."""
@@ -106,7 +129,10 @@ class Node:
 
 
 def backward(root, gradient, retain_graph=False):
-    """Send `gradient` (an array, of the shape of the root's output) from node `root` to every leaf it came from."""
+    """Send `gradient` (an array, of the shape of the root's output) from node `root` to every leaf it came from.
+
+    Each node passes on its whole gradient, once, and is freed after that unless `retain_graph`. Leaves accumulate.
+    """
     gradients = {root: gradient}
     newest_first = [(-root.time, root)]
     while newest_first:
@@ -124,7 +150,10 @@ def backward(root, gradient, retain_graph=False):
 
 
 def unbroadcast(g, shape):
-    """Sum `g` over the axes along which an input of shape `shape` was stretched by broadcasting."""
+    """Sum `g` over the axes along which an input of shape `shape` was stretched by broadcasting.
+
+    `g` has a shape that `shape` broadcasts to; the result has shape `shape`.
+    """
     if g.shape == shape:
         return g
     new = g.ndim - len(shape)  # axes in front that the input did not have
@@ -134,6 +163,8 @@ def unbroadcast(g, shape):
 
 def _fit(gradient, shape, dtype, name):
     """Give a gradient the shape and dtype of its input, or say which rule went wrong."""
+    if type(gradient) is np.ndarray and gradient.shape == shape and gradient.dtype == dtype:
+        return gradient
     if gradient is None:
         raise RuntimeError(f"The rule of '{name}' returned None for an input that needs a gradient.")
     if not hasattr(gradient, "ndim") or hasattr(gradient, "grad_fn"):

@@ -10,7 +10,8 @@ import pytest
 
 import tinytorch as tt
 from tinytorch.activations import gelu_composed
-from tinytorch.testing import check_grad
+from tinytorch.autograd import unbroadcast
+from tinytorch.testing import assert_close, check_grad
 from tinytorch.transformers import layer_norm_composed
 
 SHAPES = {"same": ((3, 4), (3, 4)), "left": ((4,), (3, 4)), "right": ((3, 4), (3, 1)), "both": ((2, 1, 4), (3, 1))}
@@ -42,8 +43,7 @@ def gradients(function, *arrays):
 
 
 def assert_equal(actual, expected):
-    assert actual.shape == expected.shape
-    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-14)
+    assert_close(actual, expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.exercise("ex-05-1", points=1)
@@ -114,6 +114,37 @@ class TestDivision:
         x = random(3)
         g, gx = gradients(lambda x: 4 / x, x)
         assert_equal(gx, -4 * g / x**2)
+
+
+@pytest.mark.exercise("ex-05-3", points=1)
+class TestReLU:
+    def test_the_gradient_passes_where_the_input_was_above_0_and_nowhere_else(self):
+        x = leaf([-1.0, 0.0, 2.0])
+        tt.relu(x).backward(np.array([10.0, 20.0, 30.0]))
+        assert x.grad.tolist() == [0, 0, 30]
+
+
+@pytest.mark.exercise("ex-05-6", points=2)
+class TestUnbroadcast:
+    """On arrays, without a graph."""
+
+    def test_what_was_not_stretched_comes_back_as_it_is(self):
+        g = random(2, 3)
+        assert_equal(unbroadcast(g, (2, 3)), g)
+
+    def test_axes_in_front_that_the_input_did_not_have_are_summed_away(self):
+        assert unbroadcast(np.ones((5, 2, 3)), (3,)).tolist() == [10, 10, 10]
+
+    def test_axes_of_length_1_that_were_stretched_are_summed_and_stay(self):
+        assert unbroadcast(np.ones((2, 3)), (2, 1)).tolist() == [[3], [3]]
+
+    def test_a_scalar_gets_the_sum_of_everything(self):
+        assert unbroadcast(np.ones((2, 3)), ()).tolist() == 6
+
+    @pytest.mark.parametrize("shape", [(3,), (1, 3), (4, 1), (2, 1, 1), (1, 4, 3), (1,), (1, 1, 1), ()], ids=str)
+    def test_every_element_gets_the_sum_over_its_copies(self, shape):
+        g = random(2, 4, 3)
+        assert_equal(unbroadcast(g, shape), summed(g, shape))
 
 
 class TestBackward:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tinytorch as tt
+from tinytorch.testing import assert_close
 
 BASE = 0.8
 
@@ -92,7 +93,7 @@ CLOSED_FORMS = [
 
 @pytest.mark.parametrize(("build", "closed_form"), CLOSED_FORMS)
 def test_rates_follow_the_closed_form(build, closed_form):
-    assert rates(build(sgd()), 12) == pytest.approx([closed_form(t) for t in range(13)], rel=1e-12, abs=1e-15)
+    assert_close(rates(build(sgd()), 12), [closed_form(t) for t in range(13)], rtol=1e-12, atol=1e-15, what="The rate")
 
 
 @pytest.mark.parametrize(("build", "closed_form"), CLOSED_FORMS)
@@ -258,7 +259,7 @@ def plateau_rates(metrics, **settings):
     ],
 )
 def test_a_plateau_lowers_the_rate(settings, metrics, expected):
-    assert plateau_rates(metrics, **settings) == pytest.approx(expected)
+    assert_close(plateau_rates(metrics, **settings), expected, rtol=1e-6, what="The rate")
 
 
 def test_a_plateau_is_recognised_across_a_stop():

@@ -22,6 +22,10 @@ class SGD(Optimizer):
         return ("momentum_buffer",) if group["momentum"] else ()
 
     def update(self, group, step, p, g, velocity=None):
+        """Change p, and the velocity where there is momentum, in place; g is a scratch copy of the gradient.
+
+        All are arrays of one shape. `step` counts the steps from 1: at the first, the velocity becomes g undampened.
+        """
         if group["weight_decay"]:
             g += group["weight_decay"] * p
         if velocity is not None:
@@ -48,6 +52,11 @@ class Adam(Optimizer):
         return "exp_avg", "exp_avg_sq"
 
     def update(self, group, step, p, g, m, v):
+        """Change p and the running means m of the gradient and v of its square in place; g is a scratch copy.
+
+        All are arrays of one shape; m and v start at 0. `step` counts the steps from 1. Where `self.decoupled`, weight
+        decay acts on p before the step, otherwise it is a part of the gradient.
+        """
         lr, (beta1, beta2) = group["lr"], group["betas"]
         if group["weight_decay"] and self.decoupled:
             p *= 1 - lr * group["weight_decay"]
@@ -77,15 +86,21 @@ class AdamW(Adam):
         super().__init__(params, lr, betas, eps, weight_decay)
 
 
-def clip_grad_norm_(parameters, max_norm):
-    """Scale all gradients so that their joint length is at most `max_norm`. Returns the length before, a tensor.
-
-    Source: Pascanu et al. 2013, arXiv:1211.5063, algorithm 1.
-    """
+def _gradients(parameters, max_norm):
+    """The gradients to be clipped, as arrays: of one parameter or several, without those that have none."""
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm_ needs max_norm above 0, but got {max_norm}.")
     parameters = [parameters] if isinstance(parameters, Tensor) else parameters
-    grads = [parameter.grad.data for parameter in parameters if parameter.grad is not None]
+    return [parameter.grad.data for parameter in parameters if parameter.grad is not None]
+
+
+def clip_grad_norm_(parameters, max_norm):
+    """Scale all gradients so that their joint length is at most `max_norm`. Returns the length before, a tensor.
+
+    Gradients within the limit, and those whose length is no finite number, stay as they are.
+    Source: Pascanu et al. 2013, arXiv:1211.5063, algorithm 1.
+    """
+    grads = _gradients(parameters, max_norm)
     norm = math.sqrt(sum(float(np.vdot(grad, grad)) for grad in grads))
     if max_norm < norm < math.inf:
         for grad in grads:
@@ -96,7 +111,7 @@ def clip_grad_norm_(parameters, max_norm):
 def decay_groups(model, weight_decay):
     """Two groups for an optimizer: matrices and larger tensors decay, biases and the scales of norms do not.
 
-    Decay pulls towards 0, which is no natural place for a scale (GPT-3, arXiv:2005.14165, appendix B, and nanoGPT).
+    Decay pulls towards 0, which is no natural place for a scale (as in the first GPT, Radford et al. 2018, section 4).
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [

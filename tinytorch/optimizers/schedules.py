@@ -69,6 +69,7 @@ class StepLR(LRScheduler):
         super().__init__(optimizer)
 
     def lr_at(self, step, base_lr):
+        """The rate after `step` steps: a factor of gamma for each whole `step_size` of them."""
         return base_lr * self.gamma ** (step // self.step_size)
 
 
@@ -126,6 +127,7 @@ class LinearLR(LRScheduler):
         super().__init__(optimizer)
 
     def lr_at(self, step, base_lr):
+        """The rate after `step` steps: on a line from start_factor to end_factor, where it stays."""
         done = min(step / self.total_iters, 1)
         return base_lr * (self.start_factor + (self.end_factor - self.start_factor) * done)
 
@@ -144,6 +146,7 @@ class CosineAnnealingLR(LRScheduler):
         super().__init__(optimizer)
 
     def lr_at(self, step, base_lr):
+        """The rate after `step` steps: base_lr at 0, eta_min at T_max, half a cosine between them."""
         return self.eta_min + (base_lr - self.eta_min) * _falling_cosine(step / self.T_max)
 
 
@@ -201,6 +204,7 @@ class SequentialLR(LRScheduler):
         super().__init__(optimizer)
 
     def lr_at(self, step, base_lr):
+        """The rate of the schedule whose turn it is, asked with the steps since its turn began, at its milestone."""
         i = bisect.bisect_right(self.milestones, step)
         return self.schedulers[i].lr_at(step - (self.milestones[i - 1] if i else 0), base_lr)
 
