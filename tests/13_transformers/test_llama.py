@@ -115,6 +115,7 @@ def test_without_biases_no_linear_layer_or_norm_has_one():
     assert [name for name, _ in gpt(bias=False).named_parameters() if name.endswith("bias")] == []
 
 
+@pytest.mark.exercise("ex-13-6", points=2)
 def test_projections_into_the_stream_start_smaller():
     model = tt.GPT(config(n_embd=96, n_layer=3, **SHAPES["llama"]), tt.Generator(0))
     for name, parameter in model.named_parameters():

@@ -100,16 +100,20 @@ def check_sampling(temperature, top_k, top_p):
         raise ValueError(f"top_p needs a number above 0 and at most 1, but got {top_p}.")
 
 
-def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
-    """One token for each row of logits (B, V), NumPy arrays; temperature 0 takes the most likely.
-
-    top_k keeps the k most likely; top_p then keeps the fewest whose probabilities sum to at least p (nucleus sampling,
-    Holtzman et al. 2020, arXiv:1904.09751).
-    """
+def _require_numbers(logits):
     if not np.isfinite(logits.max(axis=-1)).all():
         raise ValueError(
             "sample needs logits whose largest is a number in each row, but got NaN or infinity. Did training diverge?"
         )
+
+
+def sample(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
+    """One token (B,) for each row of logits (B, V), NumPy arrays; temperature 0 takes the most likely.
+
+    top_k keeps the k most likely; top_p then keeps the fewest whose probabilities sum to at least p (nucleus sampling,
+    Holtzman et al. 2020, arXiv:1904.09751). Raises ValueError where the largest logit of a row is NaN or infinite.
+    """
+    _require_numbers(logits)
     if temperature == 0:
         return np.argmax(logits, axis=-1)
     order = np.argsort(-logits, axis=-1, kind="stable")

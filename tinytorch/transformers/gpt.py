@@ -97,11 +97,12 @@ class MLP(Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x):
+        """x (B, T, C), through n_inner channels and GELU in its tanh form, to (B, T, C), with dropout at the end."""
         return self.dropout(self.c_proj(gelu(self.c_fc(x), approximate="tanh")))
 
 
 def swiglu_composed(gate, up):
-    """`swiglu` in primitive operations."""
+    """`swiglu` in primitive operations, on tensors of one shape: how far `gate` opens, times `up`."""
     return silu(gate) * up
 
 
@@ -175,6 +176,10 @@ class Block(Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x, key_padding_mask=None, cache=None):
+        """The stream x (B, T, C) with what causal attention and the MLP add to it, (B, T, C).
+
+        key_padding_mask and cache are those of MultiHeadAttention. What comes out of attention goes through dropout.
+        """
         attended = self.attn(self.ln_1(x), key_padding_mask=key_padding_mask, is_causal=True, cache=cache)
         x = x + self.dropout(attended)
         return x + self.mlp(self.ln_2(x))
@@ -202,6 +207,11 @@ class GPT(Generation, Module):
             self.lm_head.weight = self.wte.weight
 
     def _initialise(self, generator):
+        """Give every parameter its first value, in place and in the order of `named_parameters`.
+
+        Biases are 0. Matrices come from N(0, initializer_range), those that write into the stream from one that is
+        smaller by sqrt(2 n_layer). Weights of norms stay 1.
+        """
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):
                 parameter.data[...] = 0
@@ -217,6 +227,17 @@ class GPT(Generation, Module):
         key_padding_mask (B, T): true at padding, which is never attended to. cache: from `new_cache`; ids then go on
         where the cache ends. Raises ValueError for other shapes and for more than n_positions positions.
         """
+        start, end = self._span(ids, cache)
+        x = self.wte(ids)  # (B, T, C)
+        if self.wpe is not None:
+            x = x + self.wpe.weight[start:end]
+        x = self.dropout(x)
+        for i, block in enumerate(self.h):
+            x = block(x, key_padding_mask, cache[i] if cache else None)
+        return self.lm_head(self.ln_f(x))  # (B, T, V)
+
+    def _span(self, ids, cache):
+        """(start, end) of the positions of ids (B, T), behind those in the cache. Raises ValueError as `forward`."""
         if ids.ndim != 2 or ids.shape[1] == 0:
             raise ValueError(f"GPT needs ids of shape (batch, time) with at least one position, but got {ids.shape}.")
         start = cache[0].length if cache else 0
@@ -226,13 +247,7 @@ class GPT(Generation, Module):
                 f"This GPT sees n_positions={self.config.n_positions} positions, but got a sequence of {end}. "
                 "Shorten it, or build the model with more positions."
             )
-        x = self.wte(ids)  # (B, T, C)
-        if self.wpe is not None:
-            x = x + self.wpe.weight[start:end]
-        x = self.dropout(x)
-        for i, block in enumerate(self.h):
-            x = block(x, key_padding_mask, cache[i] if cache else None)
-        return self.lm_head(self.ln_f(x))  # (B, T, V)
+        return start, end
 
     def num_parameters(self):
         return sum(parameter.numel() for parameter in self.parameters())
@@ -275,7 +290,8 @@ class GPT(Generation, Module):
 def next_token_loss(model, ids, pad_id=None):
     """(mean loss, count): the surprise at each next token of ids (B, T), and how many tokens that is the mean of.
 
-    Padding on the right is neither attended to nor counted; without a `pad_id` there is none.
+    Padding on the right is neither attended to nor counted; without a `pad_id` there is none. The loss is a tensor, the
+    count a number.
     """
     inputs, targets = ids[:, :-1], ids[:, 1:]  # (B, T - 1)
     if pad_id is None:

@@ -30,7 +30,11 @@ def _as_shape(normalized_shape):
 
 
 def layer_norm_composed(x, normalized_shape, weight=None, bias=None, eps=1e-5):
-    """`layer_norm` in primitive operations."""
+    """`layer_norm` in primitive operations, on tensors: x (..., *normalized_shape) gives the same shape.
+
+    Each part of x over the last len(normalized_shape) axes comes out with mean 0 and variance 1 (as far as `eps`, added
+    to the variance, allows), then times `weight` and plus `bias`, where these are given.
+    """
     dims = tuple(range(-len(normalized_shape), 0))
     centred = x - x.mean(dims, keepdim=True)
     y = centred / ((centred * centred).mean(dims, keepdim=True) + eps).sqrt()
@@ -92,7 +96,11 @@ class LayerNorm(Module):
 
 
 def rms_norm_composed(x, normalized_shape, weight=None, eps=None):
-    """`rms_norm` in primitive operations."""
+    """`rms_norm` in primitive operations, on tensors: x (..., *normalized_shape) gives the same shape.
+
+    Each part of x over the last len(normalized_shape) axes comes out with a mean square of 1, then times `weight`,
+    where it is given. `eps` is added to the mean square; None means the machine epsilon of x's dtype.
+    """
     dims = tuple(range(-len(normalized_shape), 0))
     eps = np.finfo(x.dtype).eps if eps is None else eps
     y = x / ((x * x).mean(dims, keepdim=True) + eps).sqrt()
