@@ -94,7 +94,60 @@ def test_wrong_answers_have_the_signature_of_the_target(exercise):
         assert holes.splice(source, exercise.qualname, wrong.code) != source, wrong.name
 
 
+@each_exercise
+def test_an_exercise_has_three_hints_and_two_to_four_wrong_answers_that_are_told_apart(exercise):
+    assert len(set(exercise.hints)) == 3
+    assert 2 <= len(exercise.wrong) <= 4
+    assert all(len(wrong.message) > 30 for wrong in exercise.wrong)
+    assert len({wrong.message for wrong in exercise.wrong}) == len(exercise.wrong)
+
+
+@each_exercise
+def test_an_exercise_is_explained_by_a_docstring_of_its_own(exercise):
+    assert holes.ast.get_docstring(holes.find(exercise.source(), exercise.qualname))
+
+
 # ---- the tests of each exercise
+
+
+COMPARE = {"assert_close", "assert_allclose", "assert_array_equal", "assert_same"}
+WRITTEN = {exercise.name for exercise in EXERCISES}
+
+
+def called(node):
+    """The names of tinytorch's functions that are called in an expression: of `tt`, or alone."""
+    calls = [inner.func for inner in ast.walk(node) if isinstance(inner, ast.Call)]
+    bare = {func.id for func in calls if isinstance(func, ast.Name)}
+    owned = {f.attr for f in calls if isinstance(f, ast.Attribute) and ast.unparse(f.value) in ("tt", "tt.Tensor")}
+    return (bare | owned) & WRITTEN
+
+
+@each_lesson
+def test_what_is_expected_does_not_come_from_another_function_that_a_student_writes(lesson):
+    """A function compared with itself (symmetry, aliases) is a property; another one would be an oracle."""
+    faults = []
+    for path in sorted((ablation.ROOT / "tests" / lesson.folder).glob("test_*.py")):
+        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+        comparing = [call for call in calls if ast.unparse(call.func) in COMPARE and len(call.args) > 1]
+        strange = {call.lineno: called(call.args[1]) - called(call.args[0]) for call in comparing}
+        faults += [f"{path.name}:{line}: {names}" for line, names in strange.items() if names]
+    assert faults == []
+
+
+SWALLOWS = (ast.Try, ast.TryStar)
+
+
+@each_lesson
+def test_no_gate_swallows_an_exception_or_asserts_nothing(lesson):
+    faults = []
+    for path in sorted((ablation.ROOT / "tests" / lesson.folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            swallows = isinstance(node, SWALLOWS) and node.handlers
+            suppresses = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress")
+            nothing = isinstance(node, ast.Assert) and isinstance(node.test, ast.Constant)
+            if swallows or suppresses or nothing:
+                faults.append(f"{path.name}:{node.lineno}")
+    assert faults == []
 
 
 def test_every_marker_names_an_exercise_with_its_points(gates):

@@ -72,7 +72,8 @@ def test_a_folder_that_is_no_workspace_is_refused(tmp_path):
 def test_ctrl_c_saves_and_ends_with_130(workspace, tmp_path):
     command = [sys.executable, "-u", str(COPILOT), "--train-only", "--using", str(workspace.folder)]
     command += ["--steps", "100000", "--out", str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, process_group=0, **pipes) as process:
         first = process.stdout.readline()
         while not list(tmp_path.glob("out/checkpoints/step-*")):
             assert process.poll() is None
