@@ -102,7 +102,10 @@ class Module:
         return self
 
     def train(self, mode=True):
-        """Switch to training behaviour (dropout active), or back with False."""
+        """Switch this module and all inside it to training behaviour (dropout active), or back with False.
+
+        Returns this module.
+        """
         for module in self.modules():
             module.training = bool(mode)
         return self
@@ -154,15 +157,11 @@ class Module:
         own = dict(self._tensors())
         given = {name: _to_array(value) for name, value in self.adapt_state_dict(dict(state_dict)).items()}
         missing, unexpected = [n for n in own if n not in given], [n for n in given if n not in own]
-        if strict and (missing or unexpected):
-            raise KeyError(
-                f"The state dict does not fit {type(self).__name__}: missing {missing or 'nothing'}, unexpected "
-                f"{unexpected or 'nothing'}. Build the module with the same settings, or pass strict=False."
-            )
+        if strict:
+            _require_no_names(self, missing, unexpected)
         common = [name for name in own if name in given]
         for name in common:
-            if own[name].shape != given[name].shape:
-                raise ValueError(f"{name} needs shape {own[name].shape}, but the state dict has {given[name].shape}.")
+            _require_shape(name, own[name].shape, given[name].shape)
         for name in common:
             own[name].data[...] = devices.to_device(given[name], own[name].device)
         return MissingAndUnexpected(missing, unexpected)
@@ -198,6 +197,21 @@ def _to_array(value):
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
+def _require_no_names(module, missing, unexpected):
+    """Raise KeyError where a list of names that do not fit is not empty."""
+    if missing or unexpected:
+        raise KeyError(
+            f"The state dict does not fit {type(module).__name__}: missing {missing or 'nothing'}, unexpected "
+            f"{unexpected or 'nothing'}. Build the module with the same settings, or pass strict=False."
+        )
+
+
+def _require_shape(name, own, given):
+    """Raise ValueError unless the two shapes are equal."""
+    if own != given:
+        raise ValueError(f"{name} needs shape {own}, but the state dict has {given}.")
+
+
 @contextmanager
 def evaluating(module):
     """Evaluation behaviour inside; afterwards each module inside is again in the mode that it was in."""
@@ -214,7 +228,7 @@ def evaluating(module):
 
 
 def linear_composed(x, weight, bias=None):
-    """`linear` in primitive operations."""
+    """`linear` in primitive operations: x (..., in), weight (out, in) and bias (out,), or None, give (..., out)."""
     y = x @ weight.T
     return y if bias is None else y + bias
 
@@ -252,6 +266,10 @@ class Linear(Module):
     """
 
     def __init__(self, in_features, out_features, bias=True, *, generator=None):
+        """Keep both sizes, and make the parameters weight (out, in) and bias (out,); without `bias`, that is None.
+
+        Raises ValueError for sizes that are no integers of at least 1.
+        """
         require_positive(in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         bound = 1 / math.sqrt(in_features)
@@ -286,7 +304,10 @@ def _apply_mask(x, mask):
 
 
 def dropout(x, p=0.5, training=True, generator=None):
-    """While training, zero each element with probability p and scale the others by 1 / (1 - p) (Srivastava 2014)."""
+    """While training, zero each element with probability p and scale the others by 1 / (1 - p) (Srivastava 2014).
+
+    Outside of training, and for p = 0, x itself comes back. Raises ValueError where p is no probability.
+    """
     require_probability(p)
     if not training or p == 0:
         return x
@@ -363,6 +384,7 @@ class Sequential(ModuleList):
         return cls(*modules)
 
     def forward(self, x):
+        """Give x to the first module, what it returns to the next, and so on; return what comes out of the last."""
         for module in self:
             x = module(x)
         return x

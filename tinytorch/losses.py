@@ -37,8 +37,28 @@ def _check_tensors(name, *given):
             raise TypeError(f"{name} needs tensors, but got a {type(x).__name__}. Convert it with tt.tensor(...).")
 
 
+def _check_probabilities(input):
+    if input.numel() and not bool(((input >= 0) & (input <= 1)).all()):
+        raise ValueError(
+            "binary_cross_entropy needs probabilities in [0, 1]. Apply sigmoid first, or use "
+            "binary_cross_entropy_with_logits."
+        )
+
+
+def _check_classes(input, target, reduction):
+    _check_reduction("cross_entropy", reduction)
+    _check_tensors("cross_entropy", input, target)
+    expected = input.shape[:1] + input.shape[2:] if input.ndim > 1 else ()
+    if input.ndim == 0 or target.shape != expected:
+        raise ValueError(
+            "cross_entropy needs logits (N, C) with targets (N,), or logits (N, C, d1, ...) with targets "
+            f"(N, d1, ...), but got logits {input.shape} and targets {target.shape}. A language model's "
+            "(B, T, C) becomes logits.flatten(0, 1) with targets.flatten()."
+        )
+
+
 def mse_loss(input, target, *, reduction="mean"):
-    """The squared difference of input and target, of one shape."""
+    """The squared difference of input and target, of one shape: its mean, its sum, or with 'none' each of them."""
     _check("mse_loss", input, target, reduction)
     difference = input - target
     return _reduce(difference * difference, reduction)
@@ -47,11 +67,7 @@ def mse_loss(input, target, *, reduction="mean"):
 def binary_cross_entropy(input, target, *, reduction="mean"):
     """-(t log p + (1 - t) log(1 - p)) of probabilities p and targets t in [0, 1]; logarithms stop at -100."""
     _check("binary_cross_entropy", input, target, reduction)
-    if input.numel() and not bool(((input >= 0) & (input <= 1)).all()):
-        raise ValueError(
-            "binary_cross_entropy needs probabilities in [0, 1]. Apply sigmoid first, or use "
-            "binary_cross_entropy_with_logits."
-        )
+    _check_probabilities(input)
     return _reduce(_binary_cross_entropy(input, target), reduction)
 
 
@@ -86,7 +102,10 @@ def _binary_cross_entropy_with_logits(x, t):
 
 
 def cross_entropy_composed(input, target, *, ignore_index=-100, reduction="mean"):
-    """`cross_entropy` in primitive operations, for input (N, C) and target (N,)."""
+    """`cross_entropy` in primitive operations, for logits (N, C) and class numbers (N,).
+
+    Where a target equals `ignore_index`, the loss is 0, and the mean is over the others.
+    """
     counted = target != ignore_index
     labels = where(counted, target, 0)
     losses = -log_softmax(input, dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
@@ -102,15 +121,7 @@ def cross_entropy(input, target, *, ignore_index=-100, reduction="mean"):
     Raises ValueError for shapes that do not fit and where nothing is left to average, TypeError for targets that are
     not integers, IndexError for classes out of range.
     """
-    _check_reduction("cross_entropy", reduction)
-    _check_tensors("cross_entropy", input, target)
-    expected = input.shape[:1] + input.shape[2:] if input.ndim > 1 else ()
-    if input.ndim == 0 or target.shape != expected:
-        raise ValueError(
-            "cross_entropy needs logits (N, C) with targets (N,), or logits (N, C, d1, ...) with targets "
-            f"(N, d1, ...), but got logits {input.shape} and targets {target.shape}. A language model's "
-            "(B, T, C) becomes logits.flatten(0, 1) with targets.flatten()."
-        )
+    _check_classes(input, target, reduction)
     if input.ndim == 1:
         loss = _cross_entropy(input.unsqueeze(0), target.reshape(1), ignore_index=ignore_index, reduction=reduction)
         return loss.squeeze(0) if reduction == "none" else loss

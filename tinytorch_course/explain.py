@@ -64,7 +64,7 @@ def sentence(item):
 
 def _message(error):
     """What an exception says, without pytest's own drawing of values."""
-    return str(error).partition("\n  +  where")[0].strip()[:1500]
+    return re.split(r"\n *\+ +where", str(error))[0].strip()[:1500]
 
 
 def _source(item, frames):

@@ -7,6 +7,7 @@ import pytest
 
 import tinytorch as tt
 from tinytorch.convolutions import batch_norm_composed
+from tinytorch.convolutions.normalization import _move
 from tinytorch.testing import assert_close, check_grad
 
 SHAPES = {"rows": (6, 3), "signals": (4, 3, 5), "images": (2, 3, 4, 5), "volumes": (2, 3, 2, 2, 2)}
@@ -45,6 +46,13 @@ def as_tensors(arrays):
 
 
 # ---- the function
+
+
+@pytest.mark.exercise("ex-09-8", points=1)
+def test_a_running_statistic_moves_in_place_a_part_of_the_way():
+    running = np.array([10.0, 0.0])
+    _move(running, np.array([20.0, -4.0]), 0.25)
+    assert running.tolist() == [12.5, -1.0]
 
 
 @pytest.mark.exercise("ex-09-9", points=4)

@@ -8,6 +8,8 @@ import pytest
 
 import tinytorch as tt
 from tinytorch.convolutions import conv2d_composed
+from tinytorch.convolutions.convolution import _columns, _columns_back
+from tinytorch.convolutions.windows import at_each_place, places
 from tinytorch.testing import assert_close, check_grad
 
 
@@ -71,7 +73,64 @@ def expected(inputs, settings, padding):
     return conv_by_definition(*inputs, **settings, pads=tuple(map(pair, padding)))
 
 
+# ---- the pieces, known by hand
+
+
 @pytest.mark.exercise("ex-09-1", points=2)
+@pytest.mark.parametrize(
+    ("kernel", "size", "stride", "dilation", "standing"),
+    [
+        (2, 4, 1, 1, [[0, 1, 2], [1, 2, 3]]),
+        (3, 5, 1, 1, [[0, 1, 2], [1, 2, 3], [2, 3, 4]]),
+        (3, 7, 2, 1, [[0, 2, 4], [1, 3, 5], [2, 4, 6]]),
+        (3, 8, 2, 1, [[0, 2, 4], [1, 3, 5], [2, 4, 6]]),
+        (3, 6, 1, 2, [[0, 1], [2, 3], [4, 5]]),
+        (2, 9, 3, 2, [[0, 3, 6], [2, 5, 8]]),
+        (4, 4, 1, 1, [[0], [1], [2], [3]]),
+    ],
+)
+def test_each_element_of_a_kernel_stands_at_its_places(kernel, size, stride, dilation, standing):
+    assert [list(range(size))[place] for place in places(kernel, size, stride, dilation)] == standing
+
+
+@pytest.mark.exercise("ex-09-2", points=2)
+def test_each_column_of_a_kernel_sees_the_numbers_at_its_places():
+    x = np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]).reshape(1, 2, 4, 1)
+    y = _columns(x, [slice(0, 3), slice(1, 4)])
+    assert y.shape == (1, 2, 2, 3, 1)
+    assert y[0, :, :, :, 0].tolist() == [[[1, 2, 3], [5, 6, 7]], [[2, 3, 4], [6, 7, 8]]]
+
+
+@pytest.mark.exercise("ex-09-3", points=2)
+def test_a_number_that_was_seen_twice_gets_both_gradients():
+    d = np.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]]).reshape(1, 2, 1, 3, 1)
+    dx = _columns_back(d, [slice(0, 3), slice(1, 4)], (1, 1, 5, 1))
+    assert dx.shape == (1, 1, 5, 1)
+    assert dx.ravel().tolist() == [1, 12, 23, 30, 0]
+
+
+@pytest.mark.exercise("ex-09-4", points=3)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "sums"),
+    [
+        ((2, 2), (1, 1), (1, 1), [[10, 14, 18], [26, 30, 34]]),
+        ((2, 2), (1, 2), (1, 1), [[10, 18], [26, 34]]),
+        ((2, 1), (2, 1), (1, 1), [[4, 6, 8, 10]]),
+        ((2, 2), (1, 1), (2, 3), [[22]]),
+    ],
+)
+def test_a_function_is_asked_about_the_window_at_each_place(kernel, stride, dilation, sums):
+    x = tt.arange(12.0).reshape(1, 1, 3, 4)
+    y = at_each_place(lambda window: window.sum((2, 3)), x, kernel, stride, dilation)
+    assert y.tolist() == [[sums]]
+
+
+# ---- the definition
+
+
+@pytest.mark.exercise("ex-09-1", points=2)
+@pytest.mark.exercise("ex-09-4", points=3)
+@pytest.mark.exercise("ex-09-5", points=3)
 @both
 @every_setting
 @pytest.mark.parametrize("bias", [True, False])
@@ -99,7 +158,7 @@ def test_fused_is_composed(weight, settings, padding):
         y.backward(normal(*y.shape, seed=3))
         results.append([y, *(leaf.grad for leaf in leaves)])
     for fused, composed in zip(*results):
-        assert_close(fused, composed, 1e-11, 1e-12)
+        assert_close(composed, fused, 1e-11, 1e-12)
 
 
 # ---- known by hand

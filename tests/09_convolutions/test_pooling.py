@@ -29,6 +29,29 @@ def pool_by_definition(reduce, around, x, kernel_size, stride=None, padding=0):
     return y
 
 
+# ---- the twins, known by hand
+
+
+@pytest.mark.exercise("ex-09-6", points=1)
+def test_the_mean_of_each_window():
+    x = tt.tensor([[[[1.0, 5.0, 2.0, 0.0], [3.0, 4.0, 7.0, 6.0]]]])
+    assert avg_pool2d_composed(x, 2).tolist() == [[[[3.25, 3.75]]]]
+
+
+@pytest.mark.exercise("ex-09-7", points=2)
+def test_the_largest_value_of_each_window():
+    x = tt.tensor([[[[1.0, 5.0, 2.0, 0.0], [3.0, 4.0, 7.0, 6.0]]]])
+    assert max_pool2d_composed(x, 2).tolist() == [[[[5.0, 7.0]]]]
+
+
+@pytest.mark.exercise("ex-09-7", points=2)
+def test_padding_never_wins_where_all_numbers_are_negative():
+    x = tt.tensor([[[[-5.0, -3.0, -4.0]]]])
+    assert max_pool2d_composed(x, (1, 3), 1, (0, 1)).tolist() == [[[[-3.0, -3.0, -3.0]]]]
+
+
+# ---- the definition
+
 POOLS = {
     "max": (tt.max_pool2d, max_pool2d_composed, np.max, -np.inf),
     "avg": (tt.avg_pool2d, avg_pool2d_composed, np.mean, 0.0),
@@ -78,7 +101,7 @@ def test_fused_is_composed(pool, composed, reduce, around, settings):
         y.backward(normal(*y.shape, seed=1))
         results.append((y, leaf.grad))
     for fused, twin in zip(*results):
-        assert_close(fused, twin, 1e-12, 1e-13)
+        assert_close(twin, fused, 1e-12, 1e-13)
 
 
 @pytest.mark.parametrize(

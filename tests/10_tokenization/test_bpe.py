@@ -1,6 +1,6 @@
 """Module 10: byte-pair encoding: its definition word for word, and any text at all."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import tinytorch as tt
+from tinytorch.tokenization.bpe import _Chain, _join_everywhere, learn_merges
 from tinytorch.tokenization.words import split_words
 
 property_test = settings(deadline=None, derandomize=True, max_examples=150)
@@ -22,6 +23,105 @@ TEXT = "the cat and the dog and the bird: naïve, 日本語, 🙂\n" * 3
 @pytest.fixture(scope="module")
 def tokenizer():
     return tt.BPETokenizer.train(TEXT, 300)
+
+
+# ---- the pieces, known by hand
+
+
+def noted(words):
+    """A chain of the words, and what is noted about it: weights, counts and places, as `learn_merges` begins."""
+    chain, weights = _Chain(words), [0]
+    for word, count in words.items():
+        weights += [count] * (len(word) + 1)
+    counts, places = Counter(), defaultdict(list)
+    for i, pair in enumerate(pairwise(chain.tokens)):
+        counts[pair] += weights[i]
+        places[pair].append(i)
+    return chain, weights, counts, places
+
+
+@pytest.mark.exercise("ex-10-5", points=2)
+def test_a_joined_pair_is_one_token_and_its_neighbours_know():
+    chain = _Chain([b"low"])
+    chain.join(1)
+    assert chain.tokens == [b"", b"lo", b"", b"w", b""]
+    assert (chain.after[1], chain.before[3]) == (3, 1)
+    chain.join(1)
+    assert chain.tokens == [b"", b"low", b"", b"", b""]
+    assert (chain.after[1], chain.before[4]) == (4, 1)
+
+
+@pytest.mark.exercise("ex-10-5", points=2)
+def test_a_token_can_be_joined_to_the_one_before_it():
+    chain = _Chain([b"low"])
+    chain.join(2)  # "l", "ow"
+    chain.join(chain.before[2])
+    assert chain.tokens == [b"", b"low", b"", b"", b""]
+    assert (chain.after[1], chain.before[4]) == (4, 1)
+
+
+@pytest.mark.exercise("ex-10-6", points=4)
+def test_a_join_changes_the_counts_of_its_neighbours():
+    chain, weights, counts, places = noted({b"xaby": 3, b"ab": 2})
+    created = _join_everywhere((b"a", b"b"), chain, weights, counts, places)
+    assert [token for token in chain.tokens if token] == [b"x", b"ab", b"y", b"ab"]
+    assert created == {(b"x", b"ab"), (b"ab", b"y")}
+    found = {
+        "x a": counts[b"x", b"a"],
+        "b y": counts[b"b", b"y"],
+        "x ab": counts[b"x", b"ab"],
+        "ab y": counts[b"ab", b"y"],
+    }
+    assert found == {"x a": 0, "b y": 0, "x ab": 3, "ab y": 3}
+    assert (places[b"x", b"ab"], places[b"ab", b"y"]) == ([1], [2])
+
+
+@pytest.mark.exercise("ex-10-6", points=4)
+def test_what_a_join_used_up_is_not_joined_again():
+    chain, weights, counts, places = noted({b"aaab": 1})
+    _join_everywhere((b"a", b"a"), chain, weights, counts, places)
+    assert [token for token in chain.tokens if token] == [b"aa", b"a", b"b"]
+    assert (counts[b"aa", b"a"], counts[b"a", b"b"]) == (1, 1)
+
+
+@pytest.mark.exercise("ex-10-6", points=4)
+def test_a_place_where_another_pair_stands_by_now_is_passed_over():
+    chain, weights, counts, places = noted({b"abc": 2})
+    assert _join_everywhere((b"b", b"c"), chain, weights, counts, places) == {(b"a", b"bc")}
+    assert _join_everywhere((b"a", b"b"), chain, weights, counts, places) == set()
+    assert [token for token in chain.tokens if token] == [b"a", b"bc"]
+
+
+@pytest.mark.exercise("ex-10-7", points=5)
+def test_a_word_counts_as_often_as_it_occurs():
+    assert learn_merges({"ab": 1, "xab": 1, "cd": 3}, 2) == [(b"c", b"d"), (b"a", b"b")]
+
+
+@pytest.mark.exercise("ex-10-7", points=5)
+def test_the_first_merges_of_the_papers_words():
+    merges = learn_merges({"low": 5, "lower": 2, "newest": 6, "widest": 3}, 4)
+    assert merges == [(b"e", b"s"), (b"es", b"t"), (b"l", b"o"), (b"lo", b"w")]
+
+
+@pytest.mark.exercise("ex-10-7", points=5)
+def test_a_pair_that_occurs_once_is_not_merged():
+    assert learn_merges({"abc": 1, "ab": 1}, 10) == [(b"a", b"b")]
+
+
+@pytest.mark.exercise("ex-10-8", points=4)
+def test_a_new_word_is_joined_in_the_order_of_the_merges():
+    tokenizer = tt.BPETokenizer.train(PAPER, 1000)
+    assert [tokenizer.vocab[i] for i in tokenizer._encode_word("lowest")] == [b"low", b"est"]
+    merges = [(b"b", b"c"), (b"a", b"b"), (b"bc", b"d")]
+    tokenizer = tt.BPETokenizer(["<end>", *BYTES, b"bc", b"ab", b"bcd"], merges)
+    assert [tokenizer.vocab[i] for i in tokenizer._encode_word("abcd")] == [b"a", b"bcd"]
+
+
+@pytest.mark.exercise("ex-10-9", points=2)
+def test_a_text_is_encoded_word_by_word_and_ended_where_asked():
+    tokenizer = tt.BPETokenizer.train("ab ab ab", 260)  # ab and " ab"
+    assert [tokenizer.vocab[i] for i in tokenizer.encode("ab ab b")] == [b"ab", b" ab", b" ", b"b"]
+    assert tokenizer.encode("ab", add_end=True) == [*tokenizer.encode("ab"), tokenizer.end_id]
 
 
 # ---- the definition: everything counted anew at every step
@@ -184,17 +284,17 @@ def test_a_word_of_a_hundred_thousand_letters(tokenizer):
 
 
 @pytest.mark.exercise("ex-10-10", points=1)
-@property_test
-@given(st.binary())
-def test_invalid_utf8_is_replaced(tokenizer, data):
-    assert tokenizer.decode([2 + byte for byte in data]) == data.decode("utf-8", errors="replace")
-
-
-@pytest.mark.exercise("ex-10-10", points=1)
 def test_half_a_character_is_replaced_and_a_whole_one_is_not(tokenizer):
     ids = [2 + byte for byte in "é".encode()]
     assert tokenizer.decode(ids[:1]) == "\ufffd"
     assert tokenizer.decode(ids) == "é"
+
+
+@pytest.mark.exercise("ex-10-10", points=1)
+@property_test
+@given(st.binary())
+def test_invalid_utf8_is_replaced(tokenizer, data):
+    assert tokenizer.decode([2 + byte for byte in data]) == data.decode("utf-8", errors="replace")
 
 
 def test_a_text_that_utf8_cannot_hold_is_refused(tokenizer):

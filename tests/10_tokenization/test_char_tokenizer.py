@@ -18,6 +18,26 @@ def tokenizer():
     return tt.CharTokenizer("abc")
 
 
+# ---- known by hand
+
+
+@pytest.mark.exercise("ex-10-1", points=1)
+def test_the_alphabet_is_each_character_of_the_text_once_and_sorted():
+    assert tt.CharTokenizer.from_text("hello").alphabet == ["e", "h", "l", "o"]
+
+
+@pytest.mark.exercise("ex-10-2", points=2)
+def test_each_character_becomes_its_id(tokenizer):
+    assert tokenizer.encode("cab") == [4, 2, 3]
+
+
+@pytest.mark.exercise("ex-10-3", points=2)
+def test_ids_out_of_range_are_refused_and_others_are_text(tokenizer):
+    assert tokenizer.decode([4, 2, 3]) == "cab"
+    with pytest.raises(ValueError, match="CharTokenizer needs ids from 0 to 4, but got 5"):
+        tokenizer.decode([2, 5])
+
+
 # ---- there and back
 
 
@@ -117,11 +137,13 @@ def test_a_batch_may_come_from_a_generator(tokenizer):
     assert tokenizer.encode_batch(text for text in ("a", "b")).tolist() == [[2, 1], [3, 1]]
 
 
+@pytest.mark.exercise("ex-10-4", points=2)
 def test_a_batch_of_no_texts_is_refused(tokenizer):
     with pytest.raises(ValueError, match="at least one text"):
         tokenizer.encode_batch([])
 
 
+@pytest.mark.exercise("ex-10-4", points=2)
 def test_one_text_is_not_a_batch_of_its_characters(tokenizer):
     with pytest.raises(TypeError, match="list of texts"):
         tokenizer.encode_batch("abc")

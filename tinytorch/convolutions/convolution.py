@@ -136,7 +136,7 @@ def _once(function):
 
 
 def _columns(x, shifts):
-    """What each column of a kernel sees: (C, H, W, B) to (C, kw, H, W_out, B)."""
+    """What each column of a kernel sees, its places along W being `shifts`: (C, H, W, B) to (C, kw, H, W_out, B)."""
     channels, tall, wide, batch = x.shape
     y = np.empty((channels, len(shifts), tall, len(range(wide)[shifts[0]]), batch), x.dtype, like=x)
     for j, shift in enumerate(shifts):
@@ -145,7 +145,7 @@ def _columns(x, shifts):
 
 
 def _columns_back(d, shifts, size):
-    """The gradient of x, of that size, from that of its `_columns`: all copies of an element add up."""
+    """The gradient of x, of shape `size`, from that of its `_columns`, which is d (C, kw, H, W_out, B)."""
     dx = np.zeros(size, d.dtype, like=d)
     for j, shift in enumerate(shifts):
         dx[:, :, shift] += d[:, j]

@@ -11,7 +11,11 @@ from .windows import batch_first, batch_last
 def batch_norm_composed(
     input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
 ):
-    """`batch_norm` in primitive operations."""
+    """`batch_norm` in primitive operations: input (B, C) or (B, C, ...), all other tensors (C,) or None.
+
+    In training, the batch's statistics are used (the variance divided by n), and the running ones, where given, move in
+    place (towards the variance divided by n - 1). Otherwise the running ones are used, and stay.
+    """
     dims = (0, *range(2, input.ndim))
     shape = (-1, *(1 for _ in dims[1:]))  # broadcasts over places and the batch
     mean, var = running_mean, running_var

@@ -11,7 +11,7 @@ from .windows import at_each_place, batch_first, batch_last, inside, padded, per
 
 
 def max_pool2d_composed(input, kernel_size, stride=None, padding=0):
-    """`max_pool2d` in primitive operations."""
+    """`max_pool2d` in primitive operations: padding never wins, and of equal values the first gets the gradient."""
     kernel, stride, pads = _settings("max_pool2d", input, kernel_size, stride, padding)
     x = surrounded(input, pads, -math.inf)
     return at_each_place(lambda window: window.flatten(2).max(dim=2).values, x, kernel, stride)
@@ -53,7 +53,7 @@ def _max_pool(x, *, kernel, stride, pads):
 
 
 def avg_pool2d_composed(input, kernel_size, stride=None, padding=0):
-    """`avg_pool2d` in primitive operations."""
+    """`avg_pool2d` in primitive operations: padding is zeros that count in the mean."""
     kernel, stride, pads = _settings("avg_pool2d", input, kernel_size, stride, padding)
     return at_each_place(lambda window: window.mean((2, 3)), surrounded(input, pads), kernel, stride)
 

@@ -28,7 +28,10 @@ class Tokenizer:
         return self._text(kept)
 
     def encode_batch(self, texts, add_end=True):
-        """An array (number of texts, longest) of ids, padded on the right with `pad_id`."""
+        """An array (number of texts, longest) of ids, int64, padded on the right with `pad_id`.
+
+        Raises TypeError for one text in place of a list, and ValueError for no texts.
+        """
         if isinstance(texts, str):
             raise TypeError("encode_batch needs a list of texts, but got one text. Use encode, or [text].")
         rows = [self.encode(text, add_end) for text in texts]

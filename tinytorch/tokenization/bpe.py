@@ -39,7 +39,7 @@ class _Chain:
         return self.tokens[i], self.tokens[self.after[i]]
 
     def join(self, i):
-        """Make one token, at i, of that pair."""
+        """Make one token, at i, of the pair there; what was absorbed leaves b"" and is no neighbour any more."""
         absorbed = self.after[i]
         end = self.after[absorbed]
         self.tokens[i] += self.tokens[absorbed]
