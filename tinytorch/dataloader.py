@@ -19,6 +19,13 @@ class Dataset:
 
     picks_arrays = False  # whether dataset[array of numbers] gives a whole batch, which saves picking one by one
 
+    def __init_subclass__(cls, **settings):
+        """A class with a __getitem__ of its own is asked for one sample at a time, unless it says picks_arrays."""
+        super().__init_subclass__(**settings)
+        place = {name: i for i, base in reversed(list(enumerate(cls.__mro__))) for name in vars(base)}
+        if place["__getitem__"] < place["picks_arrays"]:
+            cls.picks_arrays = False
+
     def __len__(self):
         raise NotImplementedError(f"{type(self).__name__} needs a __len__ method.")
 
@@ -41,6 +48,7 @@ class TensorDataset(Dataset):
         return len(self.tensors[0])
 
     def __getitem__(self, index):
+        """A tuple with the row of each tensor at `index`; for an array of numbers (n,), with n rows of each."""
         return tuple(tensor[index] for tensor in self.tensors)
 
 
@@ -72,18 +80,26 @@ def random_split(dataset, lengths, generator=None):
     goes to the first parts, one sample each. Raises ValueError for other sums and for a part without samples.
     """
     n, sizes = len(dataset), list(lengths)
-    whole = all(isinstance(size, (int, np.integer)) for size in sizes)
-    if not whole and math.isclose(sum(sizes), 1):
+    if not _are_integers(sizes) and math.isclose(sum(sizes), 1):
         sizes = [math.floor(n * fraction) for fraction in sizes]
         left_over = n - sum(sizes)
-        sizes, whole = [size + (i < left_over) for i, size in enumerate(sizes)], True
-    if not whole or not sizes or sum(sizes) != n or min(sizes) < 1:
+        sizes = [size + (i < left_over) for i, size in enumerate(sizes)]
+    _require_parts_of(n, sizes, lengths)
+    order = devices.generator_or_default(generator).permutation(n)
+    return [Subset(dataset, part) for part in np.split(order, np.cumsum(sizes)[:-1])]
+
+
+def _are_integers(sizes):
+    return all(isinstance(size, (int, np.integer)) for size in sizes)
+
+
+def _require_parts_of(n, sizes, lengths):
+    """Raise ValueError unless `sizes`, which were made of `lengths`, are integers above 0 that sum to n."""
+    if not _are_integers(sizes) or not sizes or sum(sizes) != n or min(sizes) < 1:
         raise ValueError(
             f"random_split needs lengths above 0 that sum to {n}, the length of the dataset, or fractions that sum to "
             f"1 and leave no part empty, but got {list(lengths)}."
         )
-    order = devices.generator_or_default(generator).permutation(n)
-    return [Subset(dataset, part) for part in np.split(order, np.cumsum(sizes)[:-1])]
 
 
 # ---- samplers: the order of a pass
@@ -133,6 +149,10 @@ class RandomSampler(Sampler):
         return len(self.data_source) if self.num_samples is None else self.num_samples
 
     def __iter__(self):
+        """An iterator over len(self) integers from 0 to n - 1, drawn anew from `self.generator` each time.
+
+        With replacement each is drawn from all n. Without, all n come in random order before any comes again.
+        """
         n = len(self.data_source)
         if self.replacement:
             return iter(self.generator.integers(0, n, len(self)).tolist())
@@ -167,6 +187,7 @@ class WeightedRandomSampler(Sampler):
         return self.num_samples
 
     def __iter__(self):
+        """An iterator over num_samples integers, drawn anew from `self.generator` with chances like the weights."""
         chances = self.weights / self.weights.sum()
         return iter(self.generator.choice(len(chances), self.num_samples, self.replacement, chances).tolist())
 
@@ -183,10 +204,12 @@ class BatchSampler(Sampler):
         return getattr(self.sampler, "generator", None)
 
     def __len__(self):
+        """The number of batches that a pass gives."""
         whole, rest = divmod(len(self.sampler), self.batch_size)
         return whole + bool(rest and not self.drop_last)
 
     def __iter__(self):
+        """Yields lists of `batch_size` numbers in the sampler's order; a shorter last one only without drop_last."""
         numbers = iter(self.sampler)
         while batch := list(itertools.islice(numbers, self.batch_size)):
             if len(batch) == self.batch_size or not self.drop_last:
@@ -197,19 +220,31 @@ class BatchSampler(Sampler):
 
 
 def default_collate(samples):
-    """Samples (tensors, numbers, or tuples and dicts of these) stacked into a batch."""
+    """A batch of a list of samples: tensors, arrays or numbers stacked along a new first axis.
+
+    Samples that are tuples or lists give a tuple of batches, one for each place; dicts give a dict of batches; however
+    deep. Raises ValueError where samples differ in their shapes, their number of parts, or their keys.
+    """
     first = samples[0]
     if isinstance(first, dict):
-        keys = [set(sample) for sample in samples]
-        if any(other != keys[0] for other in keys):
-            raise ValueError(f"A batch needs samples with the same keys, but got {sorted(map(sorted, keys), key=len)}.")
+        _require_same_keys(samples)
         return {key: default_collate([sample[key] for sample in samples]) for key in first}
     if isinstance(first, (tuple, list)):
-        lengths = sorted({len(sample) for sample in samples})
-        if len(lengths) > 1:
-            raise ValueError(f"A batch needs samples with as many parts each, but got lengths {lengths}.")
+        _require_as_many_parts(samples)
         return tuple(default_collate(column) for column in zip(*samples))
     return stack([sample if isinstance(sample, Tensor) else Tensor(sample) for sample in samples])
+
+
+def _require_same_keys(samples):
+    keys = [set(sample) for sample in samples]
+    if any(other != keys[0] for other in keys):
+        raise ValueError(f"A batch needs samples with the same keys, but got {sorted(map(sorted, keys), key=len)}.")
+
+
+def _require_as_many_parts(samples):
+    lengths = sorted({len(sample) for sample in samples})
+    if len(lengths) > 1:
+        raise ValueError(f"A batch needs samples with as many parts each, but got lengths {lengths}.")
 
 
 class DataLoader:

@@ -1,6 +1,7 @@
 """What all milestone scripts share: the command line, the folder of results, the gate, and the words at the end."""
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -8,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
 import tinytorch as tt
@@ -60,6 +62,10 @@ def read_options(description, steps, out, argv=None, choices=None):
         tt.device.check_device(options.device)
         earlier = _earlier_run(options.out, choices) if options.resume else {}
         make_writable(options.out)
+        options.lock = FileLock(options.out / ".lock", is_singleton=True)  # held until this process ends
+        options.lock.acquire(timeout=0)
+    except Timeout:
+        parser.error(f"Another run is at work in {options.out}. Wait for it, or name another folder with --out.")
     except (RuntimeError, OSError) as error:
         parser.error(str(error))
     defaults = {"seed": 0} | {name: next(iter(values)) for name, values in choices.items()}
@@ -79,7 +85,9 @@ def read_options(description, steps, out, argv=None, choices=None):
 
 def _put_away(out):
     """Clear a folder of an earlier run's results, so that nothing in it is taken for this run's."""
-    tt.Checkpoints(out / "checkpoints").set_aside()
+    if (out / "checkpoints").exists():
+        names = (f"checkpoints-previous{n}" for n in itertools.chain([""], itertools.count(2)))
+        (out / "checkpoints").rename(next(path for path in map(out.joinpath, names) if not path.exists()))
     for name in ("metrics.json", "loss.png"):
         (out / name).unlink(missing_ok=True)
 

@@ -129,6 +129,7 @@ def test_accumulated_batches_are_one_large_batch(clip_norm):
     assert_same_run(small, linear_run(cut(x, y, [8] * 3), 3, mse, clip_norm=clip_norm))
 
 
+@pytest.mark.exercise("ex-07-4", points=5)
 @pytest.mark.parametrize("as_weight", [int, float, np.float32, np.int64, tt.tensor], ids=lambda kind: kind.__name__)
 def test_accumulated_batches_of_different_weight_are_one_large_batch(as_weight, tmp_path):
     rng = np.random.default_rng(3)
@@ -179,6 +180,7 @@ class TwoParts(tt.Module):
         self.body, self.head = Weight(2.0), Weight(3.0)
 
 
+@pytest.mark.exercise("ex-07-4", points=5)
 def test_parameters_that_the_optimizer_does_not_have_neither_move_nor_count_in_the_norm():
     model = TwoParts()
     trainer = tt.Trainer(
@@ -250,6 +252,7 @@ def test_evaluate_runs_in_evaluation_mode_without_a_graph_and_restores_the_mode(
     assert model.w.grad is None
 
 
+@pytest.mark.exercise("ex-07-1", points=2)
 def test_evaluate_restores_the_mode_after_an_error():
     def broken(model, batch):
         raise RuntimeError("no such file")
@@ -280,6 +283,30 @@ def test_evaluate_is_the_mean_over_everything_that_the_weights_count():
     assert trainer.evaluate([(1.0, 1), (2.0, 7)]) == pytest.approx((1 * 1 + 4 * 7) / 8)
 
 
+# ---- batches without end
+
+
+@pytest.mark.exercise("ex-07-3", points=3)
+def test_where_a_pass_has_ended_the_next_begins():
+    feed = tt.training.trainer._Feed(["a", "b"])
+    assert [(next(feed), feed.taken) for _ in range(5)] == [("a", 1), ("b", 2), ("a", 1), ("b", 2), ("a", 1)]
+
+
+@pytest.mark.exercise("ex-07-3", points=3)
+@pytest.mark.parametrize("taken", range(1, 8))
+def test_from_the_place_that_was_kept_the_same_batches_follow(taken):
+    def feed_of(seed):
+        return tt.training.trainer._Feed(tt.DataLoader(range(6), 2, shuffle=True, generator=tt.Generator(seed)))
+
+    def batches(feed, count):
+        return [next(feed).tolist() for _ in range(count)]
+
+    first, second = feed_of(seed=0), feed_of(seed=99)
+    batches(first, taken)
+    second.load_state_dict(first.state_dict())
+    assert batches(second, 4) == batches(first, 4)
+
+
 # ---- what is refused
 
 
@@ -305,6 +332,7 @@ def test_a_training_loader_that_has_no_batches_left_is_refused(batches, trained)
     assert trainer.step == trained
 
 
+@pytest.mark.exercise("ex-07-1", points=2)
 def test_evaluating_a_loader_without_batches_is_refused():
     with pytest.raises(ValueError, match="batch"):
         trainer_of().evaluate([])
@@ -364,6 +392,7 @@ def test_a_broken_loss_in_a_calm_run_points_at_the_batch():
         trainer.fit(5)
 
 
+@pytest.mark.exercise("ex-07-4", points=5)
 def test_a_broken_loss_within_an_accumulation_stops_before_the_step():
     trainer = trainer_of(loss_fn=spoil_at(5), accumulate=2)
     with pytest.raises(FloatingPointError, match="at step 3"):
@@ -377,6 +406,7 @@ def poison(x, *, factor):
     return x.copy(), lambda g: g * factor
 
 
+@pytest.mark.exercise("ex-07-4", points=5)
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 def test_a_broken_gradient_stops_before_the_step(bad, clip_norm):

@@ -34,7 +34,6 @@ def loader_of(n, batch_size=1, seed=0, **options):
 # ---- batches
 
 
-@pytest.mark.exercise("ex-08-2", points=1)
 @property_test
 @given(st.integers(1, 40), st.integers(1, 45), st.booleans(), st.integers(0, 5))
 def test_every_sample_comes_once_per_pass(n, batch_size, shuffle, seed):
@@ -160,6 +159,7 @@ def test_a_collate_function_gets_the_samples_of_a_tensor_dataset_one_by_one():
     assert list(loader) == [[0, 1], [2]]
 
 
+@pytest.mark.exercise("ex-08-5", points=3)
 @pytest.mark.parametrize(
     ("samples", "error", "message"),
     [
@@ -186,6 +186,7 @@ def test_a_tensor_dataset_gives_rows_of_all_its_tensors():
     assert (row.tolist(), label.item()) == ([4, 5], 12)
 
 
+@pytest.mark.exercise("ex-08-1", points=1)
 @pytest.mark.parametrize(
     "index", [np.array([3, 0, 0]), [3, 0, 0], tt.tensor([3, 0, 0])], ids=["array", "list", "tensor"]
 )
@@ -197,7 +198,7 @@ def test_an_array_of_numbers_picks_a_whole_batch(index):
 
 def test_a_loader_picks_each_batch_of_a_tensor_dataset_at_once():
     class Counted(tt.TensorDataset):
-        picks = 0
+        picks_arrays, picks = True, 0
 
         def __getitem__(self, index):
             self.picks += 1
@@ -207,6 +208,52 @@ def test_a_loader_picks_each_batch_of_a_tensor_dataset_at_once():
     batches = list(tt.DataLoader(data, 4, shuffle=True, generator=tt.Generator(0)))
     assert data.picks == len(batches) == 3
     assert [batch[1].shape for batch in batches] == [(4, 2), (4, 2), (2, 2)]
+
+
+class Doubled(tt.TensorDataset):
+    """One sample at a time, made from a row: this cannot be done with a batch of rows."""
+
+    def __getitem__(self, index):
+        (x,) = super().__getitem__(index)
+        return (x.item() * 2,)
+
+
+class DoubledAgain(Doubled):
+    pass
+
+
+class OneByOne:
+    def __getitem__(self, index):
+        (x,) = super().__getitem__(index)
+        return (x.item() * 2,)
+
+
+class Mixed(OneByOne, tt.TensorDataset):
+    pass
+
+
+class DoubledPart(tt.Subset):
+    def __getitem__(self, index):
+        (x,) = super().__getitem__(index)
+        return (x.item() * 2,)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [Doubled(tt.arange(3)), DoubledAgain(tt.arange(3)), Mixed(tt.arange(3)), DoubledPart(numbers(5), [0, 1, 2])],
+    ids=lambda data: type(data).__name__,
+)
+def test_a_subclass_with_a_getitem_of_its_own_is_asked_for_one_sample_at_a_time(data):
+    assert one_pass(tt.DataLoader(data, 2)) == [[0, 2], [4]]
+    assert one_pass(tt.DataLoader(tt.Subset(data, [2, 1]), 2)) == [[4, 2]]
+
+
+def test_a_subclass_that_changes_nothing_about_picking_still_picks_whole_batches():
+    class Named(tt.TensorDataset):
+        name = "digits"
+
+    assert Named(tt.arange(3)).picks_arrays is True
+    assert tt.Subset(Named(tt.arange(3)), [0]).picks_arrays is True
 
 
 @pytest.mark.exercise("ex-08-1", points=1)

@@ -45,7 +45,7 @@ def test_a_subset_asks_its_dataset_for_plain_integers():
 
 def test_batches_of_a_subset_of_tensors_are_picked_at_once():
     class Counted(tt.TensorDataset):
-        picks = 0
+        picks_arrays, picks = True, 0
 
         def __getitem__(self, index):
             self.picks += 1
@@ -111,6 +111,7 @@ def test_a_split_depends_on_the_generator_alone():
     assert first == indices(1)[0]
 
 
+@pytest.mark.exercise("ex-08-6", points=3)
 @pytest.mark.parametrize(
     "lengths", [[], [9], [5, 6], [10, 0], [11, -1], [0.5, 0.4], [0.6, 0.6], [5.0, 5.0], [1.0, 0.0]]
 )
@@ -189,6 +190,15 @@ def test_more_samples_than_there_are_cannot_be_drawn_without_replacement():
 def test_a_number_of_samples_that_is_none_is_refused(build, n):
     with pytest.raises(ValueError, match=f"num_samples needs an integer of at least 1, but got {n}"):
         build(n)
+
+
+@pytest.mark.exercise("ex-08-2", points=1)
+@pytest.mark.parametrize(
+    ("n", "drop_last", "expected"),
+    [(6, False, 2), (7, False, 3), (8, False, 3), (2, False, 1), (6, True, 2), (8, True, 2), (2, True, 0)],
+)
+def test_a_batch_sampler_counts_its_batches_of_three(n, drop_last, expected):
+    assert len(tt.BatchSampler(range(n), 3, drop_last)) == expected
 
 
 @pytest.mark.exercise("ex-08-2", points=1)
@@ -272,6 +282,7 @@ def test_settings_that_cannot_be_are_refused(settings, message):
 # ---- samples that are dicts
 
 
+@pytest.mark.exercise("ex-08-5", points=3)
 def test_dicts_are_batched_by_key():
     data = [
         {"x": tt.ones(2), "label": 1, "part": {"y": (0.5, True)}},
@@ -284,6 +295,7 @@ def test_dicts_are_batched_by_key():
     assert [column.tolist() for column in batch["part"]["y"]] == [[0.5, 1.5], [True, False]]
 
 
+@pytest.mark.exercise("ex-08-5", points=3)
 @pytest.mark.parametrize("other", [{"x": 1}, {"x": 1, "y": 2, "z": 3}, {"x": 1, "z": 2}, 5], ids=str)
 def test_dicts_with_other_keys_are_refused(other):
     with pytest.raises((ValueError, TypeError), match=r"the same keys|not iterable"):

@@ -98,8 +98,7 @@ class Trainer:
                 bar.update()
                 last = self.step >= steps
                 if self.eval_loader is not None and (last or _is_due(self.eval_every, self.step)):
-                    self.history["eval_step"].append(self.step)
-                    self.history["eval_loss"].append(self.evaluate(self.eval_loader))
+                    self._note(eval_step=self.step, eval_loss=self.evaluate(self.eval_loader))
                 stop = interrupted.is_set()
                 if last or stop or _is_due(self.checkpoint_every, self.step):
                     self.save()
@@ -120,7 +119,10 @@ class Trainer:
     # ---- one step
 
     def _loss(self, batch):
-        """The mean loss of a batch, and its weight as a Python number."""
+        """What loss_fn says of a batch: (mean loss, weight), the weight as a Python float, and 1.0 where it gives none.
+
+        Raises TypeError where the loss is no tensor, and ValueError where the weight is not above 0 and finite.
+        """
         result = self.loss_fn(self.model, batch)
         loss, weight = result if isinstance(result, tuple) else (result, 1)
         if not isinstance(loss, Tensor):
@@ -130,6 +132,12 @@ class Trainer:
         return loss, float(weight)
 
     def _train_step(self):
+        """One step: `accumulate` batches, one gradient, one move of optimizer and schedule, one line in the history.
+
+        The gradient is that of the mean over all that the batches' weights count, and is clipped to `clip_norm`.
+        Returns the loss, the same mean. Raises FloatingPointError, before anything moved, where loss or gradient is not
+        finite.
+        """
         self.model.zero_grad()  # also parameters that this optimizer does not change
         self.optimizer.zero_grad()
         total = weights = 0.0
@@ -138,28 +146,33 @@ class Trainer:
             self._require_finite("loss", loss.item())
             loss.backward(np.full_like(loss.data, weight))
             total, weights = total + loss.item() * weight, weights + weight
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not parameters:
-            raise ValueError("No parameter of the optimizer got a gradient. Was it built from this model's parameters?")
+        parameters = self._parameters_with_gradients()
         for parameter in parameters:
             parameter.grad.data /= weights
         norm = clip_grad_norm_(parameters, self.clip_norm or math.inf).item()
         self._require_finite("gradient", norm)
-        row = {
-            "step": self.step + 1,
-            "loss": total / weights,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "grad_norm": norm,
-        }
+        lr = self.optimizer.param_groups[0]["lr"]  # this step's: the schedule is about to change it
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
         self.step += 1
-        for name, value in row.items():
+        self._note(step=self.step, loss=total / weights, lr=lr, grad_norm=norm)
+        return total / weights
+
+    def _parameters_with_gradients(self):
+        """Those of the optimizer's parameters that the losses reached. Raises ValueError where there is none."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not parameters:
+            raise ValueError("No parameter of the optimizer got a gradient. Was it built from this model's parameters?")
+        return parameters
+
+    def _note(self, **values):
+        """Append each value to the list of its name in the history."""
+        for name, value in values.items():
             self.history[name].append(value)
-        return row["loss"]
 
     def _require_finite(self, what, value):
+        """Raise FloatingPointError with the likely cause where `value`, called `what` in the message, is not finite."""
         if math.isfinite(value):
             return
         broken = [name for name, p in self.model.named_parameters() if not bool(np.all(np.isfinite(p.data)))]
@@ -228,6 +241,21 @@ class Trainer:
         What follows is bit for bit what would have followed without the stop, on the same machine and settings.
         Raises CheckpointError, and changes nothing, where there is none or where it belongs to another training.
         """
+        optimizer, state = self._load_weights(folder)
+        self.optimizer.load_state_dict(optimizer)
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self._feed.load_state_dict(state["feed"])
+        for generator, saved in zip(self._generators(), state["generators"]):
+            generator.set_state(saved)
+        self.step, self.history = state["step"], state["history"]
+        return self.step
+
+    def _load_weights(self, folder):
+        """Put a checkpoint's weights into the model once everything in it fits. Returns (optimizer's state, all else).
+
+        Raises CheckpointError, and changes nothing, where there is none or where it belongs to another training.
+        """
         if self.checkpoints is None:
             raise CheckpointError(
                 "This Trainer has no checkpoints to resume from. Give it checkpoints=Checkpoints(folder)."
@@ -248,14 +276,7 @@ class Trainer:
             self.model.load_state_dict(model)
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"The checkpoint belongs to another training. {error}") from error
-        self.optimizer.load_state_dict(optimizer)
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
-        self._feed.load_state_dict(state["feed"])
-        for generator, saved in zip(self._generators(), state["generators"]):
-            generator.set_state(saved)
-        self.step, self.history = state["step"], state["history"]
-        return self.step
+        return optimizer, state
 
 
 def _is_due(every, step):
@@ -283,10 +304,15 @@ class _Feed:
         self._begin()
 
     def _begin(self):
-        """Start a pass at the next batch, remembering the random state that decides its order."""
+        """Be between two passes: none is under way, and nothing of the next one is taken yet."""
         self.began, self.taken, self.passing = None, 0, None
 
     def __next__(self):
+        """The next batch; where a pass has ended, the first of a new one.
+
+        Counts in `taken` the batches of this pass, and keeps in `began` the state that the loader's generator had
+        before it. Raises ValueError where the loader has no batches left to give.
+        """
         for _ in range(2):  # where one pass has ended, the next begins
             if self.passing is None:
                 generator = getattr(self.loader, "generator", None)
