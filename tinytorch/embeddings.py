@@ -13,7 +13,7 @@ from .tensor import Tensor, arange, cat, eye, float32, op, randn, stack
 
 
 def embedding_composed(ids, weight):
-    """`embedding` as a product with one-hot rows."""
+    """`embedding` as a product with one-hot rows: ids (...) and weight (V, C) give (..., C)."""
     return eye(weight.shape[0], dtype=weight.dtype)[ids] @ weight
 
 
@@ -23,14 +23,7 @@ def embedding(ids, weight, padding_idx=None):
 
     Raises TypeError for ids that are not integers and IndexError for ids outside 0 to V - 1.
     """
-    if not hasattr(ids, "dtype") or ids.dtype.kind not in "iu":
-        came = getattr(ids, "dtype", f"a {type(ids).__name__}")
-        raise TypeError(f"embedding needs a tensor of integer ids, but got {came}.")
-    if ids.size and (ids.min() < 0 or ids.max() >= len(weight)):
-        raise IndexError(
-            f"embedding needs ids from 0 to {len(weight) - 1}, but got {int(ids.min())} to {int(ids.max())}. "
-            "Do the tokenizer and the model have the same vocabulary?"
-        )
+    _require_ids(ids, len(weight))
     shape, dtype = weight.shape, weight.dtype
 
     def rule(g):  # a row that was looked up twice learns twice
@@ -43,6 +36,18 @@ def embedding(ids, weight, padding_idx=None):
     return weight[ids], (None, rule)
 
 
+def _require_ids(ids, rows):
+    """Raise TypeError unless ids are integers, IndexError unless they count from 0 to rows - 1."""
+    if not hasattr(ids, "dtype") or ids.dtype.kind not in "iu":
+        came = getattr(ids, "dtype", f"a {type(ids).__name__}")
+        raise TypeError(f"embedding needs a tensor of integer ids, but got {came}.")
+    if ids.size and (ids.min() < 0 or ids.max() >= rows):
+        raise IndexError(
+            f"embedding needs ids from 0 to {rows - 1}, but got {int(ids.min())} to {int(ids.max())}. "
+            "Do the tokenizer and the model have the same vocabulary?"
+        )
+
+
 class Embedding(Module):
     """A table of `num_embeddings` vectors of length `embedding_dim`, drawn from N(0, 1): ids (...) give (..., dim).
 
@@ -50,9 +55,11 @@ class Embedding(Module):
     """
 
     def __init__(self, num_embeddings, embedding_dim, padding_idx=None, generator=None):
-        require_positive(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise IndexError(f"padding_idx needs one of the {num_embeddings} rows, but got {padding_idx}.")
+        """Keep the three settings under their names, and draw `weight`, a Parameter (num_embeddings, embedding_dim).
+
+        Its numbers come from N(0, 1), by `generator` where one is given; row `padding_idx` is then set to zeros.
+        """
+        _require_table(num_embeddings, embedding_dim, padding_idx)
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
         self.weight = Parameter(randn(num_embeddings, embedding_dim, generator=generator))
         if padding_idx is not None:
@@ -63,6 +70,12 @@ class Embedding(Module):
 
     def extra_repr(self):
         return f"{self.num_embeddings}, {self.embedding_dim}"
+
+
+def _require_table(num_embeddings, embedding_dim, padding_idx):
+    require_positive(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+    if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+        raise IndexError(f"padding_idx needs one of the {num_embeddings} rows, but got {padding_idx}.")
 
 
 # ---- positions
@@ -86,22 +99,35 @@ def rotary_angles(positions, dim, theta=10000.0, dtype=float32):
     Computed in double precision, as a large position times a small error is no small angle. Raises ValueError for an
     odd `dim` or a `theta` that is not above 0, TypeError for positions that are not integers.
     """
-    require_positive(dim=dim)
-    if dim % 2:
-        raise ValueError(f"Positions take channels in pairs and need an even dim, but got {dim}.")
-    if not 0 < theta < math.inf:
-        raise ValueError(f"theta needs a number above 0, but got {theta}. Usual is 10000.")
-    if not isinstance(positions, Tensor):
-        positions = arange(positions)
-    if positions.dtype.kind not in "iu":
-        raise TypeError(f"rotary_angles needs integer positions, but got {positions.dtype}.")
+    _require_turns(dim, theta)
+    positions = _as_positions(positions)
     pairs = np.arange(dim // 2, like=positions.data)
     angles = positions.data[..., None] * theta ** (pairs * (-2 / dim))  # (..., dim / 2)
     return Tensor(np.cos(angles), dtype), Tensor(np.sin(angles), dtype)
 
 
+def _require_turns(dim, theta):
+    require_positive(dim=dim)
+    if dim % 2:
+        raise ValueError(f"Positions take channels in pairs and need an even dim, but got {dim}.")
+    if not 0 < theta < math.inf:
+        raise ValueError(f"theta needs a number above 0, but got {theta}. Usual is 10000.")
+
+
+def _as_positions(positions):
+    """An integer tensor as it is, or for a number n the positions 0 to n - 1."""
+    if not isinstance(positions, Tensor):
+        positions = arange(positions)
+    if positions.dtype.kind not in "iu":
+        raise TypeError(f"rotary_angles needs integer positions, but got {positions.dtype}.")
+    return positions
+
+
 def rotary_composed(x, cos, sin, interleaved=False):
-    """`rotary` in primitive operations."""
+    """`rotary` in primitive operations: x (..., T, D), cos and sin (T, D / 2), give (..., T, D).
+
+    A pair is channel 2i and channel 2i + 1 where `interleaved`, else channel i and channel i + D / 2.
+    """
     first, second = (x[..., 0::2], x[..., 1::2]) if interleaved else x.chunk(2, dim=-1)
     turned = first * cos - second * sin, second * cos + first * sin  # each (..., T, D / 2)
     return stack(turned, dim=-1).flatten(-2) if interleaved else cat(turned, dim=-1)
@@ -176,6 +202,10 @@ class Rotary(Module):
         self._table = rotary_angles(64, dim, theta)  # a tuple, so that no state dict has it
 
     def forward(self, x, start=0):
+        """Turn x (..., T, D) as what stands at positions start to start + T - 1.
+
+        The angles are cut out of a table, which is made anew where it is too short, or of another dtype or device.
+        """
         end = start + x.shape[-2]
         cos, sin = self._table
         if len(cos) < end or (cos.dtype, cos.device) != (x.dtype, x.device):

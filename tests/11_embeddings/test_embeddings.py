@@ -14,6 +14,7 @@ def table(rows=5, width=3, seed=0):
     return np.random.default_rng(seed).standard_normal((rows, width))
 
 
+@pytest.mark.exercise("ex-11-1", points=1)
 @pytest.mark.exercise("ex-11-2", points=3)
 @pytest.mark.parametrize("ids", [2, [0], [4, 0, 4], [[1, 2], [3, 3], [0, 1]], [[[1], [2]]]])
 @pytest.mark.parametrize("function", [tt.embedding, embedding_composed])

@@ -8,6 +8,8 @@ import pytest
 
 import tinytorch as tt
 from tinytorch.attention import (
+    _causal,
+    _repeat_heads,
     attention_weights,
     join_heads,
     scaled_dot_product_attention_composed,
@@ -167,6 +169,20 @@ def test_a_query_that_sees_nothing_gives_zeros_and_finite_gradients(mask, size):
     assert all(np.isfinite(leaf.grad.data).all() for leaf in (q, k, v))
     assert not q.grad.data[0, :, 2].any()
     assert q.grad.data[1].any()
+
+
+@pytest.mark.exercise("ex-12-1", points=2)
+@pytest.mark.parametrize(
+    ("settings", "visible"),
+    [
+        ({}, [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0]]),
+        ({"start": 3}, [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]),
+        ({"start": 3, "window": 2}, [[0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]),
+    ],
+    ids=["from_the_start_on", "behind_three", "behind_three_with_a_window"],
+)
+def test_two_queries_see_of_five_keys_those_up_to_their_own_position(settings, visible):
+    assert _causal(np.zeros((2, 1)), np.zeros((5, 1)), **settings).astype(int).tolist() == visible
 
 
 @pytest.mark.exercise("ex-12-1", points=2)
@@ -333,6 +349,18 @@ def heads_by_definition(attention, query, key, value, visible):
         heads.append(weights[-1] @ v[..., part])
     y = np.concatenate(heads, -1) @ state["out_proj.weight"].T + state["out_proj.bias"]
     return y, np.stack(weights, 1)
+
+
+@pytest.mark.exercise("ex-12-4", points=2)
+def test_split_heads_gives_each_head_its_own_channels():
+    x = tt.tensor([[[0, 1, 2, 3], [4, 5, 6, 7]]])
+    assert split_heads(x, 2).tolist() == [[[[0, 1], [4, 5]], [[2, 3], [6, 7]]]]
+
+
+@pytest.mark.exercise("ex-12-5", points=1)
+def test_join_heads_puts_the_channels_of_all_heads_side_by_side():
+    x = tt.tensor([[[[0, 1], [4, 5]], [[2, 3], [6, 7]]]])
+    assert join_heads(x).tolist() == [[[0, 1, 2, 3], [4, 5, 6, 7]]]
 
 
 @pytest.mark.exercise("ex-12-4", points=2)
@@ -623,6 +651,12 @@ def grouped_arrays(kv_heads=2, heads=6, lead=(B,)):
 
 
 @pytest.mark.exercise("ex-12-6", points=1)
+def test_two_heads_for_six_are_each_repeated_three_times():
+    x = tt.tensor([[[1]], [[2]]])
+    assert _repeat_heads(x, 6).tolist() == [[[1]], [[1]], [[1]], [[2]], [[2]], [[2]]]
+
+
+@pytest.mark.exercise("ex-12-6", points=1)
 @pytest.mark.parametrize("kv_heads", [1, 2, 3, 6])
 @pytest.mark.parametrize("lead", [(), (B,), (2, B)])
 @pytest.mark.parametrize("function", [tt.scaled_dot_product_attention, scaled_dot_product_attention_composed])
@@ -842,7 +876,8 @@ def test_the_cache_holds_the_shared_heads_after_their_rotation():
         attention(x[:, i : i + 1], is_causal=True, cache=cache)
     keys = attention.k_proj(x).reshape(B, S, 2, 2).transpose(1, 2)
     assert cache.keys.shape == (B, 2, 8, 2)
-    assert_close(tt.tensor(cache.keys[:, :, :S]), tt.rotary(keys, *tt.rotary_angles(S, 2)), 1e-5, 1e-6)
+    turned = (keys.data[..., 0] + 1j * keys.data[..., 1]) * np.exp(1j * np.arange(S))  # a pair of channels, one radian
+    assert_close(cache.keys[:, :, :S], np.stack([turned.real, turned.imag], -1), 1e-5, 1e-6)
 
 
 @every_kind
