@@ -7,6 +7,7 @@ imports that these use. It is only read, never run: what an exercise needs is ta
 import ast
 import builtins
 import hashlib
+import symtable
 from dataclasses import dataclass
 
 from . import holes
@@ -16,6 +17,13 @@ ALLOWED = {
     "numpy", "operator", "random", "re", "statistics", "string", "time", "tinytorch", "typing", "warnings",
 }  # fmt: skip
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
+KEPT = {
+    "op",
+    "numpy_names",
+    "staticmethod",
+    "classmethod",
+    "property",
+}  # decorators of the framework, as copied from it
 HEADER = '''"""{title}: what you wrote in lesson {number}. The notebook saves here; any editor may."""
 
 import tinytorch_course as course
@@ -78,65 +86,87 @@ def exercise_of(node):
     return None
 
 
-def find(text, exercise, where, by_name=False, lookup=None, line=None):
+def find(text, exercise, where, by_name=False, others=(), line=None):
     """The answer to an exercise in a text (a ledger, or a cell), or None. The last of several counts.
 
-    line: the number of a line of the one that is meant, where the text has several.
     by_name: also take a definition without the decorator that has the exercise's name.
-    lookup: {name: source text} of helpers that stand elsewhere, as a function; it may answer None.
-    Raises AnswerError for what is no Python, or no function or class of the exercise's name.
+    others: texts in which helpers may stand, too, the newest first.
+    line: the number of a line of the one that is meant, where the text has several.
+    Raises AnswerError for what is no Python, and for what cannot be the exercise's function or class.
     """
     tree = parse(text, where)
     found = [node for node in tree.body if exercise_of(node) == exercise.id]
     if not found and by_name:
-        found = [
-            node
-            for node in tree.body
-            if isinstance(node, DEFINITIONS) and node.name == exercise.name and not exercise_of(node)
-        ]
+        bare = [node for node in tree.body if isinstance(node, DEFINITIONS) and not exercise_of(node)]
+        found = [node for node in bare if node.name == exercise.name]
     if not found:
         return None
     node = next((node for node in found if line and _span(node).start < line <= _span(node).stop), found[-1])
     if node.name != exercise.name:
         raise AnswerError(f"{exercise.id} needs a definition of {exercise.name}, but {node.name} is under its name.")
+    strange = {ast.unparse(decorator) for decorator in node.decorator_list if not _is_course(decorator)} - KEPT
+    if strange:
+        raise AnswerError(
+            f"{exercise.id} has the decorator {', '.join(sorted(strange))}. The framework keeps its own decorators "
+            f"above {exercise.name}: leave only @course.exercise there."
+        )
     own = "".join(holes.split_lines(text)[node.lineno - 1 : node.end_lineno]).rstrip("\n") + "\n"
-    return Answer(exercise.id, own, _helpers(text, tree, node, exercise, lookup or (lambda name: None)))
+    return Answer(exercise.id, own, _helpers(own, exercise, [text, *others]))
 
 
-def _helpers(text, tree, node, exercise, lookup):
-    """The text of what `node` uses and the exercise's file does not know, as the student defined it."""
-    provided, lines = {}, holes.split_lines(text)
-    for statement in tree.body:
-        if not exercise_of(statement):
-            for name in _provides(statement):
-                provided[name] = (_segment(lines, statement), statement)
-    known, used, waiting = names_of(exercise.source()), {}, sorted(_free(node))
-    while waiting:
-        name = waiting.pop(0)
-        if name in used or name in dir(builtins) or name == exercise.name:
+def _is_course(decorator):
+    return isinstance(decorator, ast.Call) and ast.unparse(decorator.func).rpartition(".")[2] == "exercise"
+
+
+def _helpers(own, exercise, texts):
+    """The text of what an answer uses and the exercise's file does not know, each after what it uses itself."""
+    known, seen, order = names_of(exercise.source()), {exercise.name}, []
+
+    def visit(name):
+        if name in seen:
+            return
+        seen.add(name)
+        statement, segment = _provided(name, texts)
+        defined = isinstance(statement, DEFINITIONS)
+        if name in known and defined:
+            raise AnswerError(
+                f"{exercise.id} uses a helper called {name}, but {exercise.file} already has something of this name. "
+                "Give the helper another one."
+            )
+        if statement is None or name in known or (name in dir(builtins) and not defined):
+            return
+        if isinstance(statement, ast.ImportFrom) and statement.module.split(".")[0] == "tinytorch":
+            raise AnswerError(
+                f"{exercise.id} uses {name} of `{segment.strip()}`. In the framework's own files that would go "
+                f"round in a circle: write `import tinytorch as tt`, and tt.{name} inside the function."
+            )
+        if not isinstance(statement, DEFINITIONS) and _free(segment) & {"tt", "tinytorch"}:
+            return  # a value that was computed in the notebook, with the framework that is being written
+        for other in sorted(_free(segment)):
+            visit(other)
+        if segment not in order:
+            order.append(segment)
+
+    for name in sorted(_free(own)):
+        visit(name)
+    return "\n".join(order).rstrip("\n")
+
+
+def _provided(name, texts):
+    """The newest statement that makes a name, and its text; (None, "") where there is none."""
+    for text in texts:
+        try:
+            body = ast.parse(text).body
+        except SyntaxError:
             continue
-        segment, statement = provided.get(name, (None, None))
-        if name in known:
-            if isinstance(statement, DEFINITIONS):
-                raise AnswerError(
-                    f"{exercise.id} uses a helper called {name}, but {exercise.file} already has something of this "
-                    "name. Give the helper another one."
-                )
-            continue
-        if segment is None:
-            segment = lookup(name)
-            if segment is None:
-                continue
-            statement = ast.parse(segment).body[0]
-        used[name] = segment
-        waiting += sorted(_free(statement))
-    order = dict.fromkeys(reversed(used.values()))  # what others need stands before them
-    imports = [segment for segment in order if segment.startswith(("import ", "from "))]
-    return "\n".join([*imports, *(segment for segment in order if segment not in imports)]).rstrip("\n")
+        for statement in reversed(body):
+            if not exercise_of(statement) and name in _provides(statement):
+                return statement, _segment(holes.split_lines(text), statement)
+    return None, ""
 
 
 def _provides(statement):
-    """The names that a statement of a ledger makes, of those that may be carried over."""
+    """The names that a statement makes, of those that may be carried over."""
     if isinstance(statement, DEFINITIONS):
         return [statement.name]
     if isinstance(statement, ast.Import):
@@ -144,37 +174,24 @@ def _provides(statement):
     if isinstance(statement, ast.ImportFrom):
         allowed = (statement.module or "").split(".")[0] in ALLOWED
         return [a.asname or a.name for a in statement.names] if allowed else []
-    if isinstance(statement, ast.Assign) and _is_constant(statement.value):
-        return [target.id for target in statement.targets if isinstance(target, ast.Name)]
-    return []
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    targets = [statement.target] if isinstance(statement, ast.AnnAssign) and statement.value else targets
+    parts = [part for t in targets for part in (t.elts if isinstance(t, (ast.Tuple, ast.List)) else [t])]
+    return [part.id for part in parts if isinstance(part, ast.Name)]
 
 
-def _is_constant(node):
-    try:
-        ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return False
-    return True
-
-
-def _free(node):
-    """The names that a definition uses and does not make itself, built-in ones among them."""
-    inside = [inner for part in _parts(node) for inner in ast.walk(part)]
-    made = {inner.arg for inner in inside if isinstance(inner, ast.arg)}
-    named = (*DEFINITIONS, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
-    made |= {inner.name for inner in inside if isinstance(inner, named)}
-    used = set()
-    for inner in inside:
-        if isinstance(inner, (ast.Import, ast.ImportFrom)):
-            made |= {alias.asname or alias.name.split(".")[0] for alias in inner.names}
-        elif isinstance(inner, ast.Name):
-            (used if isinstance(inner.ctx, ast.Load) else made).add(inner.id)
+def _free(text):
+    """The names that a text uses and does not make itself, as Python's own compiler sees them."""
+    used, made, waiting = set(), set(), [symtable.symtable(text, "<text>", "exec")]
+    top = waiting[0]
+    while waiting:
+        table = waiting.pop()
+        waiting += table.get_children()
+        for symbol in table.get_symbols():
+            if table is top or symbol.is_global():
+                used |= {symbol.get_name()} if symbol.is_referenced() else set()
+                made |= {symbol.get_name()} if symbol.is_assigned() or symbol.is_imported() else set()
     return used - made
-
-
-def _parts(node):
-    """What is inside of a definition, without its decorators."""
-    return [child for child in ast.iter_child_nodes(node) if child not in getattr(node, "decorator_list", ())]
 
 
 def names_of(source):
@@ -202,7 +219,7 @@ def problem(exercise, answer):
             return f"{exercise.name} needs the signature\n    {needed}\nbut has\n    {came}"
     helpers = names_of(answer.helpers) if answer.helpers else set()
     known = helpers | names_of(exercise.source()) | set(dir(builtins)) | {exercise.name, "__class__", "__file__"}
-    unknown = sorted(_free(written) - known)
+    unknown = sorted(_free(answer.text) - known)
     if unknown:
         some = ", ".join(unknown)
         return (
@@ -223,7 +240,7 @@ def signature(node):
 
 def with_answer(ledger, answer):
     """The ledger's text with this answer in the place of the old one, or behind all others."""
-    for names, segment in _segments(answer.helpers):
+    for names, segment in segments(answer.helpers):
         ledger = _with_helper(ledger, names, segment)
     lines, spans = holes.split_lines(ledger), _spans(ledger, answer.exercise)
     entry = f'@course.exercise("{answer.exercise}")\n{answer.text}'
@@ -259,7 +276,7 @@ def _segment(lines, statement):
     return "".join(lines[_span(statement)]).rstrip("\n") + "\n"
 
 
-def _segments(helpers):
+def segments(helpers):
     """(names, text) of each helper."""
     lines = holes.split_lines(helpers)
     return [(_provides(statement), _segment(lines, statement)) for statement in ast.parse(helpers).body]

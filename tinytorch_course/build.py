@@ -6,14 +6,16 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from . import holes
-from .answers import Answer, AnswerError, problem
+from .answers import Answer, AnswerError, problem, segments
 from .lessons import ROOT
 
 PACKAGE = "tinytorch"
 KEPT = 20  # builds in a workspace; older ones are removed
+A_DAY = 24 * 3600  # seconds
 
 
 def spliced(source, exercise, answer):
@@ -40,7 +42,10 @@ def write(changed, folder, root=ROOT):
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".") as made:
-        shutil.copytree(root / PACKAGE, Path(made) / PACKAGE)  # with what is compiled: it stays valid
+        try:  # with what is compiled: it stays valid
+            shutil.copytree(root / PACKAGE, Path(made) / PACKAGE, ignore=shutil.ignore_patterns(".*"))
+        except shutil.Error as error:
+            raise OSError(f"{folder} has no room for a build of the framework: {error.args[0][0][2]}.") from error
         for file, source in changed.items():
             path = Path(made) / file
             path.unlink()  # not written into: what is compiled is only taken as fresh for the old one's time
@@ -72,7 +77,8 @@ def _name(changed, root):
 
 def _remove_old(folder):
     builds = sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: -path.stat().st_mtime)
-    for path in builds[KEPT:]:
+    left = [path for path in folder.glob(".*") if time.time() - path.stat().st_mtime > A_DAY]  # by what was killed
+    for path in builds[KEPT:] + left:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -86,9 +92,15 @@ def to_check(workspace, exercise, answer):
     )
 
 
-def of_lesson(workspace, number):
-    """The package to work with in a lesson: its answers as they are, and holes where there are none yet."""
-    return _write_for(workspace, _changed(workspace, _as_written(workspace, {number}), number))
+def of_lesson(workspace, number, without_answers=False):
+    """The package to work with in a lesson: its answers as they are, and holes where there are none yet.
+
+    without_answers: holes everywhere in the lesson.
+    """
+    choose = _as_written(workspace, {number})
+    if without_answers:
+        choose = lambda exercise: unwritten(workspace, exercise) if exercise.lesson == number else None
+    return _write_for(workspace, _changed(workspace, choose, number))
 
 
 def of_work(workspace):
@@ -156,11 +168,24 @@ def _changed(workspace, choose, upto):
         for exercise in lesson.exercises
         if lesson.number <= upto
     }
-    for exercise in newest.values():
-        if chosen := choose(exercise) or workspace.passing(exercise, progress):
-            source = changed.get(exercise.file, exercise.source(workspace.root))
-            changed[exercise.file] = spliced(source, exercise, chosen)
+    chosen = {exercise: choose(exercise) for exercise in newest.values()}
+    passed = {exercise: workspace.passing(exercise, progress) for exercise in chosen if chosen[exercise] is None}
+    for exercise, answer in _without_clashes(chosen | passed, [e for e in chosen if chosen[e]]).items():
+        source = changed.get(exercise.file, exercise.source(workspace.root))
+        changed[exercise.file] = spliced(source, exercise, answer)
     return changed
+
+
+def _without_clashes(answers_, first):
+    """The answers, less those with a helper of the name of another one's in the same file; `first` come first."""
+    helpers, kept = {}, {}
+    for exercise in sorted(answers_, key=lambda exercise: exercise not in first):
+        if answer := answers_[exercise]:
+            own = {(exercise.file, name): text for names, text in segments(answer.helpers) for name in names}
+            if all(helpers.get(key, text) == text for key, text in own.items()):
+                helpers |= own
+                kept[exercise] = answer
+    return {exercise: kept[exercise] for exercise in answers_ if exercise in kept}
 
 
 def _write_for(workspace, changed):

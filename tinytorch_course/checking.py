@@ -27,6 +27,7 @@ class Job:
     exercise: dict
     answer: dict | None
     record: str
+    limit: float
 
     def line(self):
         return json.dumps(asdict(self)) + "\n"
@@ -94,7 +95,8 @@ def can_start_processes():
 
 def start():
     """A runner that waits for its job."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    unwanted = ("PYTEST_", "PYTHONOPTIMIZE", "FORCE_COLOR")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(unwanted)}
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "tinytorch_course.runner"],
@@ -167,7 +169,7 @@ def run(exercise, answer, package, root, spare=None, limit=LIMIT):
         record.touch()
         job = Job(
             str(root), str(package), files_of(exercise, root), asdict(exercise), asdict(answer) if answer else None,
-            str(record),
+            str(record), limit,
         )  # fmt: skip
         if can_start_processes():
             ended, said = _in_process(job, spare.take() if spare else start(), limit)
@@ -226,6 +228,12 @@ def _result(exercise, package, events, ended, said, limit):
         passed = {event["test"] for event in by_kind.get("passed", ())} - failed
         failure = by_kind["failed"][0]["failure"]
         return Result(exercise, "failed", "", tests, len(passed), failure, mistake)
+    if "evaded" in by_kind:
+        message = f"The answer skipped {len(by_kind['evaded'])} of its {tests} tests."
+        return Result(exercise, "failed", message, tests, len(by_kind.get("passed", ())))
+    if "not imported" in by_kind:
+        message = f"With your answer in it the framework cannot be imported.\n{by_kind['not imported'][0]['message']}"
+        return Result(exercise, "crashed", message, tests)
     if "not collected" in by_kind:
         return Result(exercise, "crashed", by_kind["not collected"][0]["message"], tests)
     last = by_kind.get("test", [{"test": "loading"}])[-1]["test"].rpartition("::")[2]
@@ -233,7 +241,8 @@ def _result(exercise, package, events, ended, said, limit):
         message = f"No end after {limit:.0f} seconds, in {last.replace('_', ' ')}. Is there a loop that never ends?"
         return Result(exercise, "timeout", message, tests, len(by_kind.get("passed", ())))
     end = by_kind.get("end")
-    if not end or end[0]["status"] or not by_kind.get("passed"):
+    ran = len(by_kind.get("passed", ())) + len(by_kind.get("skipped", ()))
+    if not end or end[0]["status"] or not by_kind.get("passed") or ran < tests:
         message = f"Python itself ended in {last.replace('_', ' ')}.\n{said[-2000:]}".strip()
         return Result(exercise, "crashed", message, tests, len(by_kind.get("passed", ())))
     return Result(exercise, "passed", "", tests, len(by_kind["passed"]))

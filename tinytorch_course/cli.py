@@ -16,12 +16,19 @@ FOLDER = "my_course"
 def main(argv=None):
     """Run a command. Returns the exit status: 0, 1 where something is not as it should be, 2 for wrong usage."""
     options = parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal need not know every character
     try:
         return options.run(options) or 0
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
-    except (WorkspaceError, AnswerError, LessonError, OSError) as error:
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        print(f"tinytorch: {error.strerror or error}{place}", file=sys.stderr)
+        return 1
+    except (WorkspaceError, AnswerError, LessonError) as error:
         print(f"tinytorch: {error}", file=sys.stderr)
         return 1
 
@@ -38,7 +45,9 @@ def parser():
         made.set_defaults(run=run)
         return made
 
-    command("init", init, "make your folder of the course").add_argument("folder", nargs="?", type=Path, default=FOLDER)
+    command("init", init, "make your folder of the course").add_argument(
+        "folder", nargs="?", type=Path, default=FOLDER, help=f"where to (default: {FOLDER})"
+    )
     check = command("check", check_, "check exercises: all that you have changed, or those named")
     check.add_argument("what", nargs="*", metavar="EXERCISE|LESSON", help="such as ex-05-2, or 05 for a whole lesson")
     watch = command("watch", watch_, "check whatever you save, until Ctrl-C")
@@ -138,15 +147,15 @@ def init(options):
 
 def check_(options):
     workspace = workspace_of(options)
-    chosen = exercises_of(workspace, options.what) if options.what else _changed(workspace)
-    if not chosen:
+    broken = []
+    chosen = exercises_of(workspace, options.what) if options.what else _changed(workspace, broken)
+    if not chosen and not broken:
         print("Nothing has changed since it passed. `tinytorch progress` shows what is open.")
-        return 0
     _take_from_notebooks(workspace, chosen)
     results = _checked(workspace, chosen)
     if len(results) > 1:
         print(f"\n{sum(result.passed for result in results)} of {len(results)} pass.")
-    return 0 if all(result.passed for result in results) else 1
+    return 0 if all(result.passed for result in results) and not broken else 1
 
 
 def _take_from_notebooks(workspace, chosen, replace=False):
@@ -154,7 +163,8 @@ def _take_from_notebooks(workspace, chosen, replace=False):
     for exercise in chosen:
         if found := workspace.in_notebooks(exercise):
             path, answer = found
-            if replace or workspace.answer(exercise) is None:
+            present = workspace.answer(exercise)
+            if present is None or (replace and workspace.kept(exercise, present.version)):
                 workspace.save(exercise, answer)
                 print(f"{exercise.id} is taken from {path.name}.")
             else:
@@ -174,15 +184,22 @@ def _checked(workspace, chosen):
     return results
 
 
-def _changed(workspace):
-    """The exercises whose present answer has not passed, or that only a notebook has."""
+def _changed(workspace, broken):
+    """The exercises whose present answer has not passed, or that only a notebook has.
+
+    Ledgers that cannot be read are said and put into `broken`; the others can be checked.
+    """
     progress, found = workspace.progress(), []
     for lesson in workspace.lessons:
         if workspace.ledger(lesson).exists() or workspace.notebooks(lesson):
-            for exercise in lesson.exercises:
-                answer = workspace.answer(exercise)
-                new = answer.version != progress.of(exercise).passed if answer else workspace.in_notebooks(exercise)
-                found += [exercise] if new else []
+            try:
+                for exercise in lesson.exercises:
+                    answer = workspace.answer(exercise)
+                    new = answer.version != progress.of(exercise).passed if answer else workspace.in_notebooks(exercise)
+                    found += [exercise] if new else []
+            except AnswerError as error:
+                print(error, flush=True)
+                broken.append(lesson)
     return found
 
 
@@ -192,13 +209,14 @@ def watch_(options):
     print(f"Watching {workspace.folder / 'work'} and its notebooks. Ctrl-C stops.", flush=True)
     seen, checked = None, {}
     while True:
-        paths = [path for pattern in ("work/*.py", "notebooks/*.ipynb") for path in workspace.folder.glob(pattern)]
-        now = {path: path.stat().st_mtime_ns for path in paths}
+        now = {path: changed for path in _watched(workspace) if (changed := _time(path))}
         if now != seen:
             seen = now
             try:
                 _take_from_notebooks(workspace, [e for lesson in lessons for e in lesson.exercises], replace=True)
-                for exercise in [e for e in _changed(workspace) if e.lesson in {lesson.number for lesson in lessons}]:
+                for exercise in [
+                    e for e in _changed(workspace, []) if e.lesson in {lesson.number for lesson in lessons}
+                ]:
                     version = workspace.answer(exercise).version
                     if checked.get(exercise.id) != version:
                         checked[exercise.id] = version
@@ -206,6 +224,18 @@ def watch_(options):
             except AnswerError as error:  # in the middle of an edit
                 print(error, flush=True)
         time.sleep(0.3)
+
+
+def _watched(workspace):
+    return [path for pattern in ("work/*.py", "notebooks/*.ipynb") for path in workspace.folder.glob(pattern)]
+
+
+def _time(path):
+    """When a file was changed, or None where it is gone, as files of editors often are."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def skip(options):

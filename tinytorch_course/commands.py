@@ -8,6 +8,7 @@ import shutil
 import sys
 import zipfile
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from . import answers, files, notebooks
 from .answers import AnswerError
@@ -45,8 +46,15 @@ def reset(workspace, exercise):
 
 
 def undo(workspace, exercise):
-    """Put the version before the present one into the ledger; after a reset, the newest one."""
-    kept, now = workspace.versions(exercise), workspace.answer(exercise)
+    """Put the version before the present one into the ledger; after a reset, the newest one.
+
+    A ledger that is no Python is put aside, and made anew from the newest versions of all its exercises.
+    """
+    try:
+        now = workspace.answer(exercise)
+    except AnswerError:
+        return workspace.remake_ledger(workspace.lesson_of(exercise))
+    kept = workspace.versions(exercise)
     places = [i for i, version in enumerate(kept) if now and version.id == now.version]
     earlier = kept[: places[-1]] if places else kept
     if not earlier:
@@ -76,11 +84,15 @@ def update(workspace):
 
 def submit(workspace, lesson):
     """Pack what was written for a lesson into submissions/NN_name.zip."""
-    ledger = workspace.ledger(lesson)
-    if not any(workspace.answer(exercise) for exercise in lesson.exercises):
+    ledger, warning = workspace.ledger(lesson), ""
+    if not ledger.exists() and not any(workspace.in_notebooks(exercise) for exercise in lesson.exercises):
         raise WorkspaceError(f"There is nothing to submit: no exercise of lesson {lesson.number} has been written yet.")
-    content = {ledger.relative_to(workspace.folder).as_posix(): ledger.read_bytes()}
-    for path in workspace.notebooks(lesson):
+    try:
+        workspace.answer(lesson.exercises[0])
+    except AnswerError as error:
+        warning = f"\nIt is packed as it is, but {error}"
+    content = {}
+    for path in filter(Path.exists, [ledger, *workspace.notebooks(lesson)]):
         content[path.relative_to(workspace.folder).as_posix()] = path.read_bytes()
     progress = workspace.progress()
     summary = {
@@ -98,7 +110,7 @@ def submit(workspace, lesson):
             archive.writestr(name, data)
     beside.replace(path)
     passed = f"{len(summary['passed_here'])} of {len(lesson.exercises)}"
-    return f"{path}: {', '.join(content)}. {passed} exercises pass here."
+    return f"{path}: {', '.join(content)}. {passed} exercises pass here.{warning}"
 
 
 def doctor(workspace):

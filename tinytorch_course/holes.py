@@ -103,8 +103,8 @@ def forward_only(source, qualname):
 
 
 def split_lines(source):
-    """The lines as the parser counts them: only at ends of line, not at form feeds and their like."""
-    return source.splitlines(keepends=True) if "\f" not in source else io.StringIO(source, newline="").readlines()
+    """The lines as the parser counts them: only at ends of line, not at form feeds and other separators."""
+    return io.StringIO(source, newline="").readlines()
 
 
 def _first_line_of_body(lines, node, qualname):

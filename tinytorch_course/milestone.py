@@ -93,7 +93,7 @@ def _put_away(out):
 
 
 def _parser(description, steps, out, choices):
-    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=description.partition("\n")[0])
     parser.add_argument("--train-only", action="store_true", help="train and report, then stop")
     default_steps = "depends on the other options" if callable(steps) else steps
     parser.add_argument("--steps", type=int, help=f"how long to train (default {default_steps})")

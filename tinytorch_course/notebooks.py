@@ -114,8 +114,7 @@ def _exercise_cells(exercise, kind, root):
     answer.metadata["nbgrader"] = {
         **common, "grade": False, "grade_id": exercise.id, "locked": False, "solution": True,
     }  # fmt: skip
-    score = ".score" if kind == "nbgrader-source" else ""
-    check = v4.new_code_cell(f'course.check("{exercise.id}"){score}', id=f"check-{exercise.id}")
+    check = v4.new_code_cell(f'course.check("{exercise.id}")', id=f"check-{exercise.id}")
     check.metadata["nbgrader"] = {
         **common,
         "grade": True,

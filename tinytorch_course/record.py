@@ -55,6 +55,8 @@ class Progress:
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']!r}, not {FORMAT}")
             records = {id: Record(**record) for id, record in content["exercises"].items()}
+            if not all(isinstance(n, int) for record in records.values() for n in (record.hints, record.repeats)):
+                raise ValueError("it has counts that are no numbers")
             return cls(records, list(content["skipped"]), dict(content["originals"]))
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"it lacks {error}") from error
+            raise ValueError("it is none of ours") from error

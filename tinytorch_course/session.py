@@ -7,10 +7,11 @@ writes in the running framework, and checks it in a process of its own.
 import atexit
 import builtins
 import contextlib
-import inspect
+import importlib
 import linecache
+import os
 import sys
-import types
+import tempfile
 from pathlib import Path
 
 from . import answers, build, checking, commands, live, notebooks, report
@@ -34,57 +35,99 @@ class Session:
         self.workspace, self.lesson, self.package = workspace, lesson, package
         self.exercises = {exercise.id: exercise for exercise in lesson.exercises}
         self.spare = checking.Spare()
-        self.sources = {}  # {exercise: where its newest text came from}
+        self.cells = {}  # {exercise: the version of its answer in the cell that was run last}
         atexit.register(self.spare.close)
 
     def exercise(self, id):
-        """The exercise with this id. Raises KeyError with those that there are."""
+        """The exercise with this id. Raises ValueError with those that there are."""
         if id not in self.exercises:
-            raise KeyError(f"Lesson {self.lesson.number} has no exercise {id!r}. It has {', '.join(self.exercises)}.")
+            raise ValueError(f"Lesson {self.lesson.number} has no exercise {id!r}. It has {', '.join(self.exercises)}.")
         return self.exercises[id]
+
+    def save(self, exercise, answer):
+        """Put an answer into the ledger, and say where that changes other answers."""
+        others = [other for other in self.lesson.exercises if other != exercise]
+        before = [self.workspace.answer(other) for other in others]
+        self.workspace.save(exercise, answer)
+        self.cells[exercise.id] = answer.version
+        changed = [other.id for other, was in zip(others, before) if self.workspace.answer(other) != was]
+        if changed:
+            print(f"This changes a helper that {', '.join(changed)} uses, too: check that again.")
 
     def check(self, exercise):
         """Check what stands in the ledger, or what a cell defined without the decorator."""
-        where = self.sources.get(exercise.id, "")
-        if self.workspace.is_alone(exercise) and self.workspace.answer(exercise) is None:
-            cell = _cell_that_defines(exercise)
-            if cell and not cell.is_stub:
-                self.workspace.save(exercise, cell)
-                where = f"the cell that defines {exercise.name} (it had lost its @course.exercise line)"
-        return checking.check(self.workspace, exercise, checked=where, spare=self.spare)
+        os.utime(self.package)  # it is in use: not one of the old builds
+        answer, bare = self.workspace.answer(exercise), _bare_definition(exercise)
+        words, advice = "", []
+        if answer and self.cells.get(exercise.id) == answer.version:
+            words = "the cell that you ran"
+        if bare and not bare.is_stub and self.workspace.is_alone(exercise):
+            if answer is None:
+                self.workspace.save(exercise, bare)
+                words = f"the cell that defines {exercise.name} (it had lost its @course.exercise line)"
+            elif bare.version != answer.version:
+                advice.append(
+                    f'A newer cell defines {exercise.name} without @course.exercise("{exercise.id}"): not checked.'
+                )
+        result = checking.check(self.workspace, exercise, checked=words, spare=self.spare)
+        result.advice += advice
+        return result
 
 
 def start(number):
     """Begin a lesson in this kernel: course.start("05"). Run it again as often as you like.
 
-    Finds the workspace that the notebook is in, or makes one beside it. Raises RuntimeError where another tinytorch is
-    already imported: it would be tested in the place of yours.
+    Finds the workspace that the notebook is in, or makes one beside it; while nbgrader runs the notebook, one that is
+    thrown away. Raises RuntimeError where another tinytorch is already imported: it would be tested in place of yours.
     """
     global _session
-    workspace = Workspace.find()
+    workspace = None if _in_nbgrader() else Workspace.find()
     made = workspace is None
     if made:
-        workspace = Workspace.create(Path("my_course"), copies=())
+        workspace = Workspace.create(Path(tempfile.mkdtemp() if _in_nbgrader() else "my_course"), copies=())
     lessons = {lesson.number: lesson for lesson in workspace.lessons}
     if number not in lessons:
         raise ValueError(f"There is no lesson {number!r}. There are {', '.join(lessons)}, as strings.")
-    lesson = lessons[number]
     imported = getattr(sys.modules.get("tinytorch"), "__file__", None)
     if imported and _session and Path(imported).is_relative_to(_session.package):
         if _session.lesson.number != number:
             raise RuntimeError(
                 f"This kernel is at work on lesson {_session.lesson.number}. Restart it to begin lesson {number}."
             )
-        return _greeting(_session, made)
+        return _greeting(_session, False)
     if imported:
         raise RuntimeError(
             f"tinytorch was imported before course.start, from {imported}: that one, not yours, would be tested. "
             "Restart the kernel, and run this cell first."
         )
-    package = build.of_lesson(workspace, number)
-    sys.path.insert(0, str(package))
-    _session = Session(workspace, lesson, package)
+    package = _import_first(build.of_lesson(workspace, number)) or _import_first(
+        build.of_lesson(workspace, number, True)
+    )
+    _session = Session(workspace, lessons[number], package)
     return _greeting(_session, made)
+
+
+def _import_first(package):
+    """Import tinytorch from a build. Returns the build, or None where an answer in it keeps it from being imported."""
+    sys.path.insert(0, str(package))
+    try:
+        imported = importlib.import_module("tinytorch")
+    except Exception as error:  # whatever a student's helper may raise
+        print(
+            "What you wrote keeps the framework from being imported, and is left out until you run its cell again. "
+            f"{type(error).__name__}: {error}"
+        )
+        sys.path.remove(str(package))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tinytorch"]:
+            del sys.modules[name]
+        return None
+    if not Path(imported.__file__).is_relative_to(package):
+        raise RuntimeError(f"tinytorch was imported from {imported.__file__}, not from {package}. Restart the kernel.")
+    return package
+
+
+def _in_nbgrader():
+    return "NBGRADER_EXECUTION" in os.environ
 
 
 def _greeting(session, made):
@@ -100,8 +143,10 @@ def _greeting(session, made):
 
 def current():
     if _session is None:
-        number = "05"
-        raise RuntimeError(f'No lesson was begun in this kernel. Run the first cell: course.start("{number}").')
+        raise RuntimeError(
+            'No lesson was begun in this kernel. Run the first cell of the notebook, such as course.start("05"). '
+            "(A file in work/ is not run: `tinytorch check` checks it.)"
+        )
     return _session
 
 
@@ -109,30 +154,30 @@ def exercise(id):
     """A decorator: the function (or class) below it is your answer. It is saved, and runs in the framework at once."""
     session = current()
     target, frame = session.exercise(id), sys._getframe(1)
-    names, line = frame.f_globals, frame.f_lineno
-    text = "".join(linecache.getlines(frame.f_code.co_filename, names))
+    text = "".join(linecache.getlines(frame.f_code.co_filename, frame.f_globals))
+    line = frame.f_lineno
 
     def take(definition):
         try:
-            answer = answers.find(text, target, "This cell", lookup=lambda name: _helper(names, name), line=line)
+            answer = answers.find(text, target, "This cell", others=_cells(), line=line)
             if answer is None:
-                raise AnswerError(f"The source of {target.name} was not found. Write it in a cell of its own.")
+                raise AnswerError(
+                    f'The answer to {id} was not found in this cell. It needs @course.exercise("{id}"), with the id '
+                    "written out, at the left margin, in a cell without %%magic."
+                )
             if answer.is_stub:
                 return _left_open(session, target, definition)
-            session.workspace.save(target, answer)
+            session.save(target, answer)
         except AnswerError as error:
             print(error)
             return definition
         except OSError as error:
-            print(f"{id} runs, but is not saved, and stays in this cell alone. {error.strerror}")
-        session.sources[id] = "the cell that you ran"
+            print(f"{id} runs, but is NOT saved, and is not what will be checked. {error.strerror or error}")
         problem = answers.problem(target, answer)
         if problem:
             print(f"{id} is saved, but not put to use: {problem}")
             return definition
-        installed = live.install(target, answer)
-        # a method called sum or split must not take the place of Python's own in the notebook
-        return getattr(builtins, target.name, installed) if "." in target.qualname else installed
+        return _as_in_the_notebook(target, live.install(target, answer))
 
     return take
 
@@ -144,26 +189,12 @@ def _left_open(session, exercise, definition):
             f"This cell is empty, and what you wrote for {exercise.id} before is kept. To begin anew: "
             f'course.reset("{exercise.id}").'
         )
+    return _as_in_the_notebook(exercise, definition)
+
+
+def _as_in_the_notebook(exercise, definition):
+    """What the name means in the notebook: a method called sum or split must not hide Python's own."""
     return getattr(builtins, exercise.name, definition) if "." in exercise.qualname else definition
-
-
-def _helper(names, name):
-    """The source of something that the notebook defines and an answer uses: a function, a constant or an import."""
-    value = names.get(name)
-    if isinstance(value, types.ModuleType):
-        allowed = value.__name__.split(".")[0] in answers.ALLOWED
-        return f"import {value.__name__} as {name}\n" if allowed else None
-    if isinstance(value, (types.FunctionType, type)) and value.__module__ == "__main__":
-        try:
-            return inspect.cleandoc("\n" + inspect.getsource(value)) + "\n"
-        except (OSError, TypeError):
-            return None
-    if callable(value) and getattr(value, "__module__", None) and hasattr(value, "__qualname__"):
-        allowed = value.__module__.split(".")[0] in answers.ALLOWED and "." not in value.__qualname__
-        return f"from {value.__module__} import {value.__qualname__} as {name}\n" if allowed else None
-    if isinstance(value, (bool, int, float, str)):
-        return f"{name} = {value!r}\n"
-    return None
 
 
 def _shell():
@@ -171,23 +202,35 @@ def _shell():
     return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
 
 
-def _cell_that_defines(exercise):
-    """The answer in the newest cell that defines a function of the exercise's name, if it has lost its decorator."""
+def _cells():
+    """The cells that were run in this kernel, the newest first."""
     shell = _shell()
-    for text in reversed(shell.user_ns["In"] if shell else []):
-        if exercise.name not in text:
-            continue
-        with contextlib.suppress(AnswerError):
-            found = answers.find(text, exercise, "", by_name=True, lookup=lambda name: _helper(shell.user_ns, name))
-            if found:
-                return None if f'exercise("{exercise.id}")' in text else found
+    return list(reversed(shell.user_ns["In"])) if shell else []
+
+
+def _bare_definition(exercise):
+    """The answer in the newest cell that defines a function of the exercise's name, if it has lost its decorator."""
+    cells = _cells()
+    for number, text in enumerate(cells):
+        if exercise.name in text:
+            with contextlib.suppress(AnswerError):
+                found = answers.find(text, exercise, "", by_name=True, others=cells[number + 1 :])
+                if found:
+                    return None if f'exercise("{exercise.id}")' in text else found
     return None
 
 
 def check(id):
-    """Check an exercise: course.check("ex-05-2"). Shows what was expected beside yours, and the likely cause."""
+    """Check an exercise: course.check("ex-05-2"). Shows what was expected beside yours, and the likely cause.
+
+    While nbgrader runs the notebook, the result is shown, and what is returned is the score, a number of points.
+    """
     session = current()
-    return session.check(session.exercise(id))
+    result = session.check(session.exercise(id))
+    if _in_nbgrader():
+        print(result)
+        return result.score
+    return result
 
 
 def hint(id):
@@ -207,6 +250,7 @@ def reset(id):
     session = current()
     target = session.exercise(id)
     said = commands.reset(session.workspace, target)
+    session.cells.pop(id, None)
     live.install(target, build.unwritten(session.workspace, target))
     if shell := _shell():
         shell.set_next_input(notebooks.answer_cell(target))

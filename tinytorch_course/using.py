@@ -9,12 +9,16 @@ from pathlib import Path
 from . import build, report
 from .workspace import Workspace, WorkspaceError
 
+CHILD = "TINYTORCH_USING"  # set for the process that runs on the student's framework
+
 
 def folder_of_the_student(argv, imported):
     """The folder after `--using`, or the workspace that the script lies in; None for the framework that runs already.
 
     imported: the file of the tinytorch that this process has imported.
     """
+    if CHILD in os.environ:
+        return None
     folder, _ = _split(argv)
     inside = Workspace.find(Path(argv[0]).parent)
     if folder is None and inside and not Path(imported).is_relative_to(inside.folder):
@@ -32,7 +36,7 @@ def run_on_theirs(folder, argv):
         print(f"error: --using: {error}", file=sys.stderr)
         return 2
     paths = [str(package), str(workspace.root), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), CHILD: str(package)}
     process = subprocess.Popen([sys.executable, argv[0], *_split(argv)[1]], env=environment)
     while True:
         try:

@@ -13,6 +13,7 @@ import ast
 import contextlib
 import functools
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from . import answers, files, notebooks
+from .answers import AnswerError
 from .lessons import ROOT, read_lessons
 from .record import Progress
 
@@ -66,7 +68,7 @@ class Workspace:
     """A student's folder. Raises WorkspaceError where there is none."""
 
     def __init__(self, folder, root=ROOT):
-        self.folder, self.root = Path(folder).absolute(), root
+        self.folder, self.root = Path(os.path.abspath(folder)), root
         if not (self.folder / HIDDEN).is_dir():
             raise WorkspaceError(
                 f"{self.folder} is no workspace of the course. `tinytorch init {self.folder.name}` makes one."
@@ -75,7 +77,7 @@ class Workspace:
     @classmethod
     def find(cls, start="."):
         """The workspace that a path is in, or None."""
-        start = Path(start).absolute()
+        start = Path(os.path.abspath(start))
         folder = next((f for f in (start, *start.parents) if (f / HIDDEN).is_dir()), None)
         return cls(folder) if folder else None
 
@@ -182,9 +184,11 @@ class Workspace:
 
     def ledger_text(self, lesson):
         try:
-            return self.ledger(lesson).read_text(encoding="utf-8")
+            return self.ledger(lesson).read_text(encoding="utf-8-sig")
         except FileNotFoundError:
             return answers.HEADER.format(title=lesson.title, number=lesson.number)
+        except UnicodeDecodeError as error:
+            raise AnswerError(f"{self.ledger(lesson)} is not in UTF-8: save it as UTF-8 in your editor.") from error
 
     def answer(self, exercise):
         """What stands in the ledger for an exercise, or None. Raises AnswerError where that cannot be read."""
@@ -204,13 +208,22 @@ class Workspace:
     def save(self, exercise, answer):
         """Put an answer into the ledger, and keep it as a version. Returns the Version."""
         with self.changing():
+            self._keep_present(exercise)
             version = self.keep(exercise, answer)
             self._put(exercise, answer)
         return version
 
+    def _keep_present(self, exercise):
+        """Keep what an editor wrote into the ledger before it is written over."""
+        with contextlib.suppress(AnswerError):
+            present = self.answer(exercise)
+            if present and self.kept(exercise, present.version) is None:
+                self.keep(exercise, present)
+
     def put(self, exercise, answer):
         """Put an answer into the ledger that is kept as a version already."""
         with self.changing():
+            self._keep_present(exercise)
             self._put(exercise, answer)
 
     def _put(self, exercise, answer):
@@ -219,6 +232,17 @@ class Workspace:
         new = answers.with_answer(text, answer)
         if new != text:
             files.write(self.ledger(lesson), new)
+
+    def remake_ledger(self, lesson):
+        """Put a ledger aside, and write a new one of the newest versions of its exercises. Returns what was done."""
+        ledger = self.ledger(lesson)
+        with self.changing():
+            aside = _unused(ledger.with_suffix(".broken.py"))
+            ledger.rename(aside)
+            for exercise in lesson.exercises:
+                if versions := self.versions(exercise):
+                    self._put(exercise, self.kept(exercise, versions[-1].id))
+        return f"work/{ledger.name} could not be read. It is kept as work/{aside.name}, and made anew from the backups."
 
     def remove(self, exercise):
         """Take an answer out of the ledger; its versions are kept. Returns the Version that was taken out, or None."""
@@ -233,19 +257,16 @@ class Workspace:
 
     def notebooks(self, lesson):
         """The student's notebooks that begin this lesson, whatever they are called."""
-        mark = f'course.start(\\"{lesson.number}\\")'
-        return [
-            path
-            for path in sorted(self.folder.glob("notebooks/*.ipynb"))
-            if mark in path.read_text(encoding="utf-8", errors="replace")
-        ]
+        begins = re.compile(rf"course\.start\(\\?['\"]{lesson.number}\\?['\"]")
+        paths = sorted(self.folder.glob("notebooks/*.ipynb"))
+        return [path for path in paths if begins.search(path.read_text(encoding="utf-8", errors="replace"))]
 
     def in_notebooks(self, exercise):
         """(path, Answer) of a saved notebook that has an answer which was never run or checked, or None."""
         seen = {version.id for version in self.versions(exercise)}
         for path in self.notebooks(self.lesson_of(exercise)):
             with contextlib.suppress(ValueError):  # no notebook, or no Python
-                cells = "\n\n".join(filter(_is_python, notebooks.read_cells(path)))
+                cells = "\n\n".join(filter(_is_python, map(_without_magics, notebooks.read_cells(path))))
                 answer = answers.find(cells, exercise, path.name, by_name=self.is_alone(exercise))
                 if answer and not answer.is_stub and answer.version not in seen:
                     return path, answer
@@ -282,6 +303,11 @@ class Workspace:
         """The student's answer that passed last, or None."""
         record = (progress or self.progress()).exercises.get(exercise.id)
         return self.kept(exercise, record.passed) if record and record.passed else None
+
+
+def _without_magics(text):
+    """A cell without the lines that only IPython understands."""
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith(("%", "!")))
 
 
 def _is_python(text):

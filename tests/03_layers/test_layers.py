@@ -545,6 +545,19 @@ def test_dropout_is_off_in_evaluation():
     assert tt.dropout(x, 0.9, training=False) is x
 
 
+@pytest.mark.exercise("ex-03-7", points=2)
+def test_a_mask_of_everything_is_zero_and_of_the_type_that_is_asked_for():
+    mask = tt.layers.dropout_mask((3,), 1.0, np.float64, seeded(0))
+    assert (mask.tolist(), mask.dtype) == ([0.0, 0.0, 0.0], np.float64)
+
+
+@pytest.mark.exercise("ex-03-7", points=2)
+def test_one_seed_gives_one_mask():
+    first, again, other = (tt.layers.dropout_mask((9,), 0.5, np.float32, seeded(n)) for n in (3, 3, 4))
+    assert first.tolist() == again.tolist()
+    assert first.tolist() != other.tolist()
+
+
 def test_dropout_with_nothing_or_everything_to_drop():
     x = tt.ones(50, requires_grad=True)
     assert_close(tt.dropout(x, 0.0), np.ones(50), 0, 0)

@@ -123,6 +123,11 @@ class TestReLU:
         tt.relu(x).backward(np.array([10.0, 20.0, 30.0]))
         assert x.grad.tolist() == [0, 0, 30]
 
+    def test_the_incoming_gradient_is_not_written_into(self):
+        x, g = leaf([-1.0, 2.0]), np.array([10.0, 20.0])
+        tt.relu(x).backward(g)
+        assert g.tolist() == [10, 20]
+
 
 @pytest.mark.exercise("ex-05-6", points=2)
 class TestUnbroadcast:

@@ -507,6 +507,13 @@ def test_a_broken_gradient_shows_in_the_norm(bad):
     assert not math.isfinite(tt.clip_grad_norm_(parameters, 1.0).item())
 
 
+@pytest.mark.exercise("ex-06-3", points=2)
+def test_a_gradient_of_infinite_length_stays_as_it_is():
+    parameters = with_gradients(np.array([1.0, math.inf]), np.array([2.0]))
+    tt.clip_grad_norm_(parameters, 1.0)
+    assert [p.grad.tolist() for p in parameters if p.grad is not None] == [[1.0, math.inf], [2.0]]
+
+
 @pytest.mark.oracle
 def test_clipping_is_that_of_pytorch():
     values, gradients = draw(SHAPES, steps=1)

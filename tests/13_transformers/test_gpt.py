@@ -545,6 +545,7 @@ def test_rows_are_drawn_independently_from_their_own_logits():
     assert np.unique(chosen[:, 2]).tolist() == [0, 1, 2]
 
 
+@pytest.mark.exercise("ex-13-9", points=4)
 def test_a_forbidden_token_is_never_drawn():
     logits = np.tile(np.array([-np.inf, 0.0, 0.0, -np.inf]), (2000, 1))
     assert set(sample(logits, temperature=5.0, generator=tt.Generator(0))) == {1, 2}

@@ -1,5 +1,9 @@
 """What a student wrote is found, with what it uses, in cells and ledgers, and put into a ledger without loss."""
 
+import functools
+import math
+
+import numpy as np
 import pytest
 
 from tinytorch_course import answers
@@ -85,16 +89,79 @@ def test_a_helper_with_a_name_that_the_file_has_is_refused():
         find(cell)
 
 
-def test_helpers_that_stand_elsewhere_are_looked_up():
-    wanted = []
+def test_helpers_that_stand_in_other_cells_are_found_the_newest_first():
+    cells = ["TWO = 2\n", "%%time\nTWO = 7", "def half(x):\n    return x / TWO\n", "TWO = 3\n"]
+    helpers = find(CELL.replace("np.maximum(x, 0)", "half(x)"), others=cells).helpers
+    assert helpers == "TWO = 2\n\ndef half(x):\n    return x / TWO"
 
-    def lookup(name):
-        wanted.append(name)
-        return {"half": "def half(x):\n    return x / TWO\n", "TWO": "TWO = 2\n"}.get(name)
 
-    helpers = find(CELL.replace("np.maximum(x, 0)", "half(x)"), lookup=lookup).helpers
-    assert "def half(x):" in helpers and "TWO = 2" in helpers
-    assert set(wanted) == {"half", "TWO"}
+HELPERS = {
+    "a number that has no name": "import math\nNEG = -math.inf",
+    "numpy's": "NEG = -np.inf",
+    "an import": "from math import inf as NEG",
+    "a private module's function": "from functools import reduce as NEG",
+    "a lambda": "NEG = lambda v: v",
+    "with a type": "NEG: float = 0.5",
+    "one of two": "NEG, POS = 0, 1",
+    "a computed one": "import numpy as np\nTABLE = np.arange(3)\nNEG = TABLE.sum()",
+    "a default of another": "ZERO = 0\ndef NEG(v, z=ZERO):\n    return v + z",
+    "a class and its base": "class Base:\n    pass\nclass NEG(Base):\n    pass",
+    "cached": "import functools\n@functools.lru_cache\ndef NEG():\n    return 1",
+    "recursive": "def NEG(n):\n    return 1 if n < 2 else n * NEG(n - 1)",
+    "a name that its lambda hides": "def clip(v):\n    return v\ndef NEG(v):\n    return (lambda clip: clip)(clip(v))",
+    "one of python's names": "def abs(v):\n    return v\nNEG = abs",
+}
+
+
+@pytest.mark.parametrize("helper", HELPERS.values(), ids=HELPERS)
+def test_every_kind_of_helper_comes_along_in_an_order_that_works(helper):
+    cell = CELL.replace("np.maximum(x, 0)", "NEG")
+    answer = find(cell, others=[helper])
+    assert answers.problem(RELU, answer) is None
+    space = {"np": np, "math": math, "functools": functools}  # the file has these
+    exec(f"{answer.helpers}\nresult = NEG", space)
+    assert "result" in space
+    ledger = answers.with_answer(LEDGER, answer)
+    assert find(ledger) == answer
+    assert answers.with_answer(ledger, answer) == ledger
+
+
+def test_what_was_computed_with_the_framework_does_not_go_into_it():
+    answer = find(CELL.replace("np.maximum(x, 0)", "x + y"), others=["import tinytorch as tt\ny = tt.ones(2)"])
+    assert "uses y, which" in answers.problem(RELU, answer)
+
+
+def test_names_of_the_framework_are_not_imported_into_itself():
+    with pytest.raises(
+        AnswerError, match=r"would go round in a circle: write `import tinytorch as tt`, and tt\.Tensor"
+    ):
+        find(CELL.replace("np.maximum(x, 0)", "Tensor(x)"), others=["from tinytorch import Tensor"])
+
+
+def test_a_helper_of_another_cell_with_a_name_that_the_file_has_is_refused_too():
+    with pytest.raises(AnswerError, match="already has something of this name"):
+        find(CELL.replace("np.maximum(x, 0)", "stable_sigmoid(x)"), others=["def stable_sigmoid(x):\n    return 0"])
+
+
+def test_another_exercise_is_no_helper():
+    other = '@course.exercise("ex-02-2")\ndef stable_sigmoid(x):\n    return 0'
+    assert find(CELL.replace("np.maximum(x, 0)", "stable_sigmoid(x)"), others=[other]).helpers == ""
+
+
+@pytest.mark.parametrize("decorator", ["functools.cache", "tt.no_grad()"])
+def test_other_decorators_are_refused(decorator):
+    with pytest.raises(AnswerError, match=r"leave only @course\.exercise there"):
+        find(CELL.replace("def relu", f"@{decorator}\ndef relu"))
+
+
+def test_the_frameworks_own_decorators_may_be_copied():
+    assert find(CELL.replace("def relu", "@op\ndef relu")) == find(CELL)
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0b", "\x1c", "\f"])
+def test_separators_that_are_no_ends_of_line_for_python_change_nothing(separator):
+    text = f"def relu(x):\n    # a{separator}b\n    return np.maximum(x, 0)\n"
+    assert find(f'@course.exercise("ex-02-1")\n{text}').text == text
 
 
 # ---- what keeps it from being tried

@@ -138,8 +138,8 @@ def test_doctor_outside_of_a_workspace_looks_at_the_installation(tmp_path, monke
 
 def test_a_ledger_in_the_middle_of_an_edit_is_a_sentence(folder, run):
     write(folder, "def f(:\n")
-    status, _, complaint = run("check")
-    assert status == 1 and "work/01_tensor.py is not yet Python: line" in complaint
+    status, said, _ = run("check")
+    assert status == 1 and "work/01_tensor.py is not yet Python: line" in said
 
 
 def test_notebooks_are_built_where_asked(tmp_path, run):

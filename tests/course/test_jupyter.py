@@ -220,9 +220,9 @@ def test_helpers_and_constants_and_imports_of_other_cells_come_along(workspace, 
 
 def test_a_name_that_only_the_notebook_knows_is_named(student):
     begin(student)
-    student.run("factors = [1, 2]")
-    shown = write(student, FIRST, "def __add__(x, y):\n    return x + y * factors[0]")
-    assert "uses factors, which tinytorch/tensor/arithmetic.py does not know" in shown.text
+    student.run("import tinytorch as tt\nfactor = tt.tensor(1.0)")
+    shown = write(student, FIRST, "def __add__(x, y):\n    return x + y * factor")
+    assert "uses factor, which tinytorch/tensor/arithmetic.py does not know" in shown.text
     assert "cannot be tried" in check(student, FIRST).text
 
 

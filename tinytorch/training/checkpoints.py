@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..layers import require_positive
 

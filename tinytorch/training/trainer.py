@@ -6,7 +6,7 @@ import signal
 import threading
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .. import device as devices
 from ..autograd import no_grad
