@@ -10,23 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tinytorch_course import holes
-
 ROOT = Path(__file__).parents[1]
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 PROCESSES = multiprocessing.get_context("forkserver" if FORKS else "spawn")
 if FORKS:  # what takes longest to import, and knows nothing of tinytorch, is imported once for all runs
     PROCESSES.set_forkserver_preload(["pytest", "numpy.testing", "hypothesis.strategies", "safetensors.numpy"])
-
-
-def hole(exercise):
-    """The source of the exercise's file with the hole in it."""
-    return exercise.with_hole(exercise.source())
-
-
-def answer(exercise, code):
-    """The source of the exercise's file with `code` as the student's answer."""
-    return holes.splice(exercise.source(), exercise.qualname, code)
 
 
 def run(folder, paths, *options, changed=None, limit=300):

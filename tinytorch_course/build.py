@@ -76,10 +76,20 @@ def _name(changed, root):
 
 
 def _remove_old(folder):
-    builds = sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: -path.stat().st_mtime)
-    left = [path for path in folder.glob(".*") if time.time() - path.stat().st_mtime > A_DAY]  # by what was killed
+    """Remove builds that were not used for long, and what killed processes left. Others may be doing the same."""
+    used = sorted(((_last_use(path), path) for path in folder.iterdir()), reverse=True)
+    builds = [path for _, path in used if path.name[0] != "."]
+    left = [path for when, path in used if path.name[0] == "." and time.time() - when > A_DAY]
     for path in builds[KEPT:] + left:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _last_use(path):
+    """When a build was used last, or now where somebody has just removed it."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 # ---- the builds of a workspace

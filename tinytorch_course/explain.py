@@ -34,19 +34,29 @@ def explain(item, excinfo, compared, student):
         "called": _source(item, frames),
         "yours": _own_frame(frames, student),
     }
-    values = _values(frames, compared, error)
+    try:
+        failure |= _details(frames, compared, error, failure["yours"])
+    except Exception as another:  # what a student's code returns may refuse to be looked at
+        failure["cause"] = f"The values cannot be shown: {type(another).__name__}: {another}."
+    return failure
+
+
+def _details(frames, compared, error, yours):
+    """What was expected and what came, the likely cause, and a picture."""
+    failure, values = {}, _values(frames, compared, error)
     if values:
         expected, got = values
-        failure |= {
+        failure = {
             "expected": shown(expected),
             "got": shown(got),
             "place": _place(expected, got),
             "cause": diagnosis.of_values(expected, got),
             "picture": side_by_side(diagnosis.as_array(expected), diagnosis.as_array(got)),
         }
-    elif failure["yours"]:
+    elif yours:
         failure["cause"] = diagnosis.of_error(error)
-    failure["picture"] = _graph(frames) or failure["picture"]
+    if graph := _graph(frames):
+        failure["picture"] = graph
     return failure
 
 
@@ -143,12 +153,11 @@ def _place(expected, got):
         return None
     place = tuple(int(i) for i in places[0])
     where = f"[{', '.join(map(str, place))}]"
-    if e.dtype.kind in "US":
-        return f"first at {where}: expected {str(e[place])!r}, got {str(g[place])!r}"
-    digits = 6 if abs(e[place] - g[place]) > 1e-5 * abs(e[place]) else 12
-    return (
-        f"{len(places)} of {e.size} differ, first at {where}: expected {e[place]:.{digits}g}, got {g[place]:.{digits}g}"
-    )
+    numbers = e[place].item(), g[place].item()
+    if "f" in (e.dtype.kind, g.dtype.kind):
+        digits = next((n for n in (6, 9, 12) if f"{numbers[0]:.{n}g}" != f"{numbers[1]:.{n}g}"), 17)
+        numbers = [float(f"{number:.{digits}g}") for number in numbers]
+    return f"{len(places)} of {e.size} differ, first at {where}: expected {numbers[0]!r}, got {numbers[1]!r}"
 
 
 def _wrong_gradient(frames):

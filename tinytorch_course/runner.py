@@ -44,6 +44,7 @@ def run(job):
     os.environ |= {"MPLBACKEND": "Agg", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     os.chdir(Path(job.record).parent)  # for files that an answer writes
     settings = ["-c", str(Path(job.root) / "pyproject.toml"), "--rootdir", job.root, "--color=no"]
+    settings += ["--basetemp", str(Path(job.record).parent / "tmp")]  # shared with no other check
     with open(job.record, "a", encoding="utf-8") as record:
         plugin = Checking(job, record)
         try:

@@ -5,6 +5,7 @@ import pytest
 
 from tinytorch_course import checking, diagnosis, heatmap, messages, report
 from tinytorch_course.answers import Answer
+from tinytorch_course.lessons import ROOT
 from tinytorch_course.workspace import Workspace
 
 ADD, RELU_RULE = "ex-01-1", "ex-05-3"
@@ -97,6 +98,33 @@ def test_warnings_and_standard_error_cost_nothing(check):
 def test_what_is_left_in_the_environment_is_not_seen_by_the_tests(check, monkeypatch):
     monkeypatch.setenv("PYTEST_ADDOPTS", "--no-such-option")
     assert check("return x + y").passed
+
+
+def test_what_cannot_be_shown_is_a_failure_all_the_same(check):
+    result = check("class Odd:\n        def __repr__(self):\n            raise KeyError\n    return Odd()")
+    assert result.status == "failed"
+    result = check("class Odd(Exception):\n        def __str__(self):\n            raise KeyError\n    raise Odd")
+    assert result.status == "failed" and "cannot be shown" in result.failure["message"]
+
+
+@pytest.mark.parametrize(
+    "skip", ["unittest.SkipTest('no')", "pytest.skip.Exception('no')", "pytest.xfail.Exception('')"]
+)
+def test_skipping_its_own_tests_does_not_pass(check, skip):
+    module = skip.partition(".")[0]
+    result = check(f"import {module}\n    if np.size(x) > 3: raise {skip}\n    return x + y")
+    assert result.status == "failed"
+    assert "skipped" in result.message
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_backslash_in_a_docstring_is_no_fault(check):
+    assert check('"""\\sigma \\max"""\n    return x + y').passed
+
+
+def test_what_an_answer_writes_stays_out_of_the_clone(check):
+    assert check("open('written.txt', 'w').close()\n    return x + y").passed
+    assert not (ROOT / "written.txt").exists()
 
 
 def test_a_typical_mistake_is_recognised_by_how_it_fails(check, workspace):

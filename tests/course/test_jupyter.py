@@ -9,6 +9,7 @@ pytest.importorskip("jupyter_client", reason="needs the extra 'notebook'")
 from kernels import kernel
 
 from tinytorch_course import notebooks
+from tinytorch_course.answers import Answer
 from tinytorch_course.lessons import read_lessons
 from tinytorch_course.workspace import Workspace
 
@@ -196,6 +197,60 @@ def test_a_cell_that_lost_its_decorator_is_found_by_name(student):
     student.run("def __add__(x, y):\n    return x + y")
     shown = check(student, FIRST)
     assert "passed" in shown.text and "had lost its @course.exercise line" in " ".join(shown.text.split())
+
+
+def test_a_newer_cell_without_its_decorator_is_not_passed_off_as_checked(student):
+    begin(student)
+    write(student, FIRST, FIRST.solution())
+    student.run("def __add__(x, y):\n    return x * 7")
+    shown = " ".join(check(student, FIRST).text.split())
+    assert "passed" in shown and "A newer cell defines __add__ without @course.exercise" in shown
+
+
+def test_what_an_editor_changed_is_not_called_the_cell(workspace, student):
+    begin(student)
+    write(student, FIRST, FIRST.solution())
+    ledger = workspace.ledger(LESSONS["01"])
+    ledger.write_text(ledger.read_text(encoding="utf-8").replace("return x + y", "return y + x"), encoding="utf-8")
+    assert "checked   work/01_tensor.py, version 2" in check(student, FIRST).text
+
+
+def test_a_helper_that_others_use_is_not_changed_in_silence(student):
+    begin(student)
+    second = LESSONS["01"].exercises[1]
+    student.run("def helper(x, y):\n    return x + y")
+    write(student, FIRST, "def __add__(x, y):\n    return helper(x, y)")
+    student.run("def helper(x, y):\n    return x * y")
+    shown = write(student, second, "def __mul__(x, y):\n    return helper(x, y)")
+    assert "This changes a helper that ex-01-1 uses, too: check that again." in shown.text
+
+
+def test_what_keeps_the_framework_from_being_imported_is_left_out(workspace):
+    broken = "NAME = no_such_name\n\n\ndef __add__(x, y):\n    return x + y + NAME"
+    folder = workspace.folder / "notebooks"
+    with kernel(folder) as student:
+        begin(student)
+        student.run("no_such_name = 0")
+        student.run(broken.replace("def", '@course.exercise("ex-01-1")\ndef', 1))
+    ledger = workspace.ledger(LESSONS["01"])
+    ledger.write_text(ledger.read_text(encoding="utf-8").replace("no_such_name = 0", ""), encoding="utf-8")
+    with kernel(folder) as student:
+        assert "What you wrote keeps the framework from being imported" in begin(student).text
+        write(student, FIRST, FIRST.solution())
+        assert "passed" in check(student, FIRST).text
+
+
+def test_nbgrader_gets_a_number_and_an_empty_cell_no_points(workspace, student):
+    """Whatever is in the workspace around: the notebook that is graded counts alone."""
+    workspace.save(FIRST, Answer(FIRST.id, FIRST.solution()))
+    student.run('import os; os.environ["NBGRADER_EXECUTION"] = "autograde"')
+    shown = begin(student)
+    assert str(workspace.folder) not in shown.text
+    student.run(notebooks.answer_cell(FIRST))
+    assert check(student, FIRST).text.splitlines()[-1] == "0.0"
+    write(student, FIRST, FIRST.solution())
+    shown = check(student, FIRST)
+    assert shown.text.splitlines()[-1] == "1.0" and shown.html == ""
 
 
 def test_two_kernels_at_once_keep_both_answers(workspace):

@@ -55,6 +55,28 @@ def test_a_script_that_lies_in_a_workspace_runs_on_it(workspace, tmp_path):
     assert "mine ran" in run(script, "--out", tmp_path / "out").stderr
 
 
+def test_a_path_with_dots_in_it_starts_one_process_and_no_chain(workspace, tmp_path):
+    folder = workspace.folder / "milestones" / "01"
+    folder.mkdir(parents=True)
+    shutil.copy(SCRIPT, folder)
+    ran = run(workspace.folder / "work" / ".." / "milestones" / "01" / SCRIPT.name, "--out", tmp_path / "out")
+    assert ran.returncode == 0 and ran.stdout.count("Using") == 1
+
+
+def test_the_folder_that_is_named_wins_over_the_one_around_the_script(workspace, tmp_path):
+    other = Workspace.create(tmp_path / "other", copies=())
+    passes(other, "ex-05-2", "def __mul__(x, y):\n    raise RuntimeError('the other ran')\n")
+    folder = workspace.folder / "milestones" / "01"
+    folder.mkdir(parents=True)
+    shutil.copy(SCRIPT, folder)
+    ran = run(folder / SCRIPT.name, "--using", other.folder, "--out", tmp_path / "out")
+    assert "the other ran" in ran.stderr and ran.stdout.count("Using") == 1
+
+
+def test_an_abbreviated_option_is_refused_and_not_ignored(tmp_path):
+    assert run(SCRIPT, "--usin", tmp_path, "--out", tmp_path / "out").returncode == 2
+
+
 def test_what_did_not_pass_is_not_used(workspace, tmp_path):
     exercise = workspace.lessons[4].exercises[1]
     workspace.save(exercise, Answer(exercise.id, "def __mul__(x, y):\n    raise RuntimeError('mine ran')\n"))

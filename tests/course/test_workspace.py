@@ -174,6 +174,48 @@ def test_a_ledger_that_is_no_python_is_not_written_over(workspace, first):
     assert workspace.kept(first, answer(WRONG).version).text == WRONG
 
 
+def test_what_was_typed_into_a_ledger_is_kept_before_it_is_written_over(workspace, first):
+    workspace.save(first, answer(ADD))
+    ledger = workspace.ledger(workspace.lessons[0])
+    ledger.write_text(ledger.read_text().replace("return x + y", "return y + x"))
+    workspace.save(first, answer(WRONG))
+    assert [workspace.kept(first, version.id).text for version in workspace.versions(first)] == [
+        ADD, ADD.replace("x + y", "y + x"), WRONG,
+    ]  # fmt: skip
+
+
+def test_undo_of_a_broken_ledger_puts_it_aside_and_makes_it_anew(workspace, first):
+    workspace.save(first, answer(ADD))
+    ledger = workspace.ledger(workspace.lessons[0])
+    ledger.write_text("def f(:\n")
+    assert "made anew from the backups" in commands.undo(workspace, first)
+    assert workspace.answer(first).text == ADD
+    assert (ledger.parent / "01_tensor.broken.py").read_text() == "def f(:\n"
+
+
+@pytest.mark.parametrize("content", [b"# \xe9\n", "# é".encode("utf-16")])
+def test_a_ledger_in_another_encoding_is_named(workspace, first, content):
+    workspace.ledger(workspace.lessons[0]).write_bytes(content)
+    with pytest.raises(AnswerError, match="is not in UTF-8"):
+        workspace.answer(first)
+
+
+def test_a_byte_order_mark_is_passed_over(workspace, first):
+    workspace.ledger(workspace.lessons[0]).write_bytes(b"\xef\xbb\xbf" + ADD.encode())
+    assert workspace.answer(first).text == ADD
+
+
+def test_helpers_of_one_name_in_two_versions_do_not_meet_in_one_build(workspace):
+    sigmoid, silu = workspace.lessons[1].exercises[1:3]
+    first = Answer(sigmoid.id, "def stable_sigmoid(x):\n    return helper(x)\n", "def helper(x):\n    return 1")
+    second = Answer(silu.id, "def silu_composed(x):\n    return helper(x)\n", "def helper(x):\n    return 2")
+    version = workspace.save(sigmoid, first)
+    with workspace.changing() as progress:
+        progress.passed(sigmoid, version.id)
+    made = source(build.to_check(workspace, silu, second), silu)
+    assert "return 2" in made and "return 1\n" not in made and made.count("def helper") == 1
+
+
 def test_an_empty_ledger_has_no_answers(workspace, first):
     workspace.ledger(workspace.lessons[0]).write_text("")
     assert workspace.answer(first) is None
