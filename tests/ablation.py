@@ -1,4 +1,4 @@
-"""Run the tests of an exercise against a copy of tinytorch in which one function is missing or wrong."""
+"""Run tests against a copy of tinytorch in which some files are different."""
 
 import json
 import multiprocessing

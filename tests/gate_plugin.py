@@ -1,4 +1,4 @@
-"""A pytest plugin that selects the tests of one exercise and writes down what was collected and what failed."""
+"""A pytest plugin that selects the tests of exercises and writes down what was collected and what failed."""
 
 import json
 import sys
@@ -8,7 +8,6 @@ import pytest
 
 
 def pytest_addoption(parser):
-    parser.addoption("--exercise", help="run only the tests that gate this exercise")
     parser.addoption("--exercises-only", action="store_true", help="only tests that gate an exercise")
     parser.addoption("--record", help="the file for the record, JSON")
 
@@ -26,9 +25,8 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, config, items):
-        wanted = config.getoption("exercise")
-        if wanted or config.getoption("exercises_only"):
-            kept = [item for item in items if any(wanted in (None, mark.args[0]) for mark in self.marks(item))]
+        if config.getoption("exercises_only"):
+            kept = [item for item in items if self.marks(item)]
             config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
             items[:] = kept
         for item in items:
