@@ -50,7 +50,16 @@ def _pytest(folder, arguments):
     sys.path[:0] = [str(folder), str(ROOT), str(ROOT / "tests")]
     with warnings.catch_warnings():
         pytest.main(
-            ["-q", "-p", "gate_plugin", "-p", "no:cacheprovider", f"--record={folder / 'record.json'}", *arguments]
+            [
+                "-q",
+                f"--package={folder}",
+                "-p",
+                "gate_plugin",
+                "-p",
+                "no:cacheprovider",
+                f"--record={folder / 'record.json'}",
+                *arguments,
+            ]
             + ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what was imported before
         )
 

@@ -92,6 +92,32 @@ def _last_use(path):
         return time.time()
 
 
+# ---- the build of a submission
+
+
+def of_submission(answers_, lessons, upto, root=ROOT):
+    """({file: source}, the exercises that are the student's in it, notes); everything else is the reference.
+
+    answers_: {exercise: Answer}. upto: the number of the last lesson; exercises of later ones do not count.
+    """
+    changed, usable, notes = {}, {}, []
+    newest = {e.target: e for lesson in lessons if lesson.number <= upto for e in lesson.exercises}
+    for exercise in newest.values():
+        if answer := answers_.get(exercise):
+            wrong = problem(exercise, answer)
+            if wrong:
+                notes.append(f"{exercise.id}: {wrong}")
+            else:
+                usable[exercise] = answer
+    chosen = _without_clashes(usable, [])
+    notes += [
+        f"{e.id}: a helper has the name of another exercise's, with another text" for e in usable if e not in chosen
+    ]
+    for exercise, answer in chosen.items():
+        changed[exercise.file] = spliced(changed.get(exercise.file, exercise.source(root)), exercise, answer)
+    return changed, list(chosen), notes
+
+
 # ---- the builds of a workspace
 
 

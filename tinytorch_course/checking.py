@@ -95,7 +95,7 @@ def can_start_processes():
 
 def start():
     """A runner that waits for its job."""
-    unwanted = ("PYTEST_", "PYTHONOPTIMIZE", "FORCE_COLOR")
+    unwanted = ("PYTEST_", "PYTHONOPTIMIZE", "FORCE_COLOR", "TINYTORCH_")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(unwanted)}
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(

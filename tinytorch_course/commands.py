@@ -128,7 +128,7 @@ def doctor(workspace):
             found.append(_ledger(workspace, lesson))
     for path in sorted((workspace.folder / "notebooks").glob("*.ipynb")):
         try:
-            notebooks.read_cells(path)
+            notebooks.read_code(path)
         except ValueError as error:
             found.append((False, str(error), "open it in Jupyter's text editor, or copy it anew: tinytorch update"))
     return found

@@ -1,5 +1,6 @@
 """Notebooks, made from lessons: prose and demos from `lesson.md`, holes from the framework's own source."""
 
+import ast
 import json
 import re
 from dataclasses import dataclass
@@ -126,13 +127,32 @@ def _exercise_cells(exercise, kind, root):
     return [title, answer, check]
 
 
-def read_cells(path):
-    """The sources of a notebook's code cells, from the first. Raises ValueError where it is none."""
+def read_code(path):
+    """The Python in the file of a notebook, as `code_of`. Raises ValueError where it is none."""
+    return code_of(Path(path).read_text(encoding="utf-8"), path)
+
+
+def code_of(text, name):
+    """The code cells of a notebook's file, one after the other, without magics and cells that are no Python."""
     try:
-        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
-        return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        cells = json.loads(text)["cells"]
+        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read as a notebook: {error!r}") from error
+        raise ValueError(f"{name} cannot be read as a notebook: {error!r}") from error
+    return "\n\n".join(filter(_is_python, map(_without_magics, sources)))
+
+
+def _without_magics(source):
+    """A cell without the lines that only IPython understands."""
+    return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
+
+
+def _is_python(source):
+    try:
+        ast.parse(source)
+    except SyntaxError:
+        return False
+    return True
 
 
 def text(built):

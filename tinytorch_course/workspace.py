@@ -9,7 +9,6 @@
 The ledger is the truth; notebooks only feed it.
 """
 
-import ast
 import contextlib
 import functools
 import hashlib
@@ -266,8 +265,7 @@ class Workspace:
         seen = {version.id for version in self.versions(exercise)}
         for path in self.notebooks(self.lesson_of(exercise)):
             with contextlib.suppress(ValueError):  # no notebook, or no Python
-                cells = "\n\n".join(filter(_is_python, map(_without_magics, notebooks.read_cells(path))))
-                answer = answers.find(cells, exercise, path.name, by_name=self.is_alone(exercise))
+                answer = answers.find(notebooks.read_code(path), exercise, path.name, by_name=self.is_alone(exercise))
                 if answer and not answer.is_stub and answer.version not in seen:
                     return path, answer
         return None
@@ -303,19 +301,6 @@ class Workspace:
         """The student's answer that passed last, or None."""
         record = (progress or self.progress()).exercises.get(exercise.id)
         return self.kept(exercise, record.passed) if record and record.passed else None
-
-
-def _without_magics(text):
-    """A cell without the lines that only IPython understands."""
-    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith(("%", "!")))
-
-
-def _is_python(text):
-    try:
-        ast.parse(text)
-    except SyntaxError:
-        return False
-    return True
 
 
 def _checksum(content):

@@ -157,11 +157,18 @@ def test_what_is_no_notebook_is_named(tmp_path, content):
     path = tmp_path / "n.ipynb"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"n\.ipynb cannot be read as a notebook"):
-        notebooks.read_cells(path)
+        notebooks.read_code(path)
 
 
 def test_lines_of_a_cell_may_be_a_list_or_a_string(tmp_path):
     path = tmp_path / "n.ipynb"
     cells = [{"cell_type": "code", "source": ["a\n", "b"]}, {"cell_type": "markdown", "source": "c"}]
     path.write_text(json.dumps({"cells": [*cells, {"cell_type": "code", "source": "d"}]}))
-    assert notebooks.read_cells(path) == ["a\nb", "d"]
+    assert notebooks.read_code(path) == "a\nb\n\nd"
+
+
+def test_magics_and_what_is_no_python_are_left_out(tmp_path):
+    path = tmp_path / "n.ipynb"
+    sources = ["%matplotlib inline\nx = 1", "!pip list", "def f(:", "y = 2"]
+    path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": source} for source in sources]}))
+    assert notebooks.read_code(path).split() == ["x", "=", "1", "y", "=", "2"]
