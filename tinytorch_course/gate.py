@@ -14,6 +14,7 @@ import pytest
 
 from . import build
 from .lessons import ROOT, read_lessons
+from .runner import exercises_of
 from .submissions import SubmissionError, read
 
 
@@ -78,7 +79,7 @@ class Gate:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item, call):
         report = yield
-        report.exercises = [mark.args[0] for mark in item.iter_markers("exercise")]
+        report.exercises = exercises_of(item)
         return report
 
     def pytest_terminal_summary(self, terminalreporter):
