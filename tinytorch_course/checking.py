@@ -174,9 +174,7 @@ def run(exercise, answer, package, root, spare=None, limit=LIMIT):
         if can_start_processes():
             ended, said = _in_process(job, spare.take() if spare else start(), limit)
         else:
-            from . import runner
-
-            runner.run(job)  # in a browser: no process, and so no limit
+            _in_this_process(job)
             ended, said = True, ""
         events = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     return _result(exercise, package, events, ended, said, limit)
@@ -200,6 +198,25 @@ def _in_process(job, process, limit):
         if process.poll() is None:
             _kill(process)
             process.communicate()
+
+
+def _in_this_process(job):
+    """Run a job where there are no processes, as in a browser: without a limit, and with all put back after it."""
+    from . import runner
+
+    modules, path, folder = dict(sys.modules), list(sys.path), os.getcwd()
+    for name in [name for name in modules if name.partition(".")[0] == "tinytorch"]:
+        del sys.modules[name]
+    try:
+        runner.run(job)
+    finally:
+        ours = (job.build, str(Path(job.root) / "tests"), str(Path(job.root) / "conftest.py"))
+        for name, module in list(sys.modules.items()):
+            if (getattr(module, "__file__", None) or "").startswith(ours):
+                del sys.modules[name]
+        sys.modules.update(modules)
+        sys.path[:] = path
+        os.chdir(folder)
 
 
 def _kill(process):

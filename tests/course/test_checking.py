@@ -1,5 +1,8 @@
 """A check: what it finds in good, wrong, hanging, crashing and unfinished answers."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -138,6 +141,36 @@ def test_a_wrong_gradient_is_drawn_in_red(check):
     assert "#c62828" in result.failure["picture"] and "input 0" in result.failure["picture"]
     assert result.failure["cause"] == "Everything is 7 times as large as it should be: a factor is missing or too many."
     assert result.failure["picture"] in messages.as_html(result)
+
+
+IN_A_BROWSER = """
+import tinytorch_course as course
+from tinytorch_course import checking
+
+checking.can_start_processes = lambda: False
+course.start("01")
+import tinytorch as tt
+
+before = tt.__file__
+found = []
+"""
+CELL = """
+@course.exercise("ex-01-1")
+def __add__(x, y):
+    return {}
+
+found.append(course.check("ex-01-1").status)
+"""
+END = """
+print("found", *found, tt.__file__ == before, (tt.ones(1) + tt.ones(1)).item())
+"""
+
+
+def test_without_processes_it_runs_in_this_one_and_puts_everything_back(tmp_path):
+    script = tmp_path / "browser.py"
+    script.write_text(IN_A_BROWSER + "".join(CELL.format(body) for body in ("x + y", "x - y", "x + y")) + END)
+    ran = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    assert "found passed failed passed True 2.0" in ran.stdout, ran.stdout + ran.stderr
 
 
 def test_what_passed_is_kept_and_counts(check, workspace):

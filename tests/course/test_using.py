@@ -9,6 +9,7 @@ import sys
 import pytest
 from running import MILESTONES
 
+from tinytorch_course import build
 from tinytorch_course.answers import Answer
 from tinytorch_course.workspace import Workspace
 
@@ -104,3 +105,14 @@ def test_ctrl_c_saves_and_ends_with_130(workspace, tmp_path):
     assert "Using" in first
     assert process.returncode == 130, complaint
     assert "Traceback" not in complaint
+
+
+@pytest.mark.slow
+def test_with_all_lessons_done_the_copilot_runs_on_the_students_framework(workspace, tmp_path):
+    for lesson in workspace.lessons:
+        for exercise in lesson.exercises:
+            passes(workspace, exercise.id, exercise.solution())
+    ran = run(COPILOT, "--using", workspace.folder, "--out", tmp_path / "out")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    own, lines = build.share(workspace)
+    assert own > 700 and f"({own:,} of {lines:,} lines of code)" in ran.stdout
