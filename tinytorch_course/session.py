@@ -46,32 +46,43 @@ class Session:
 
     def save(self, exercise, answer):
         """Put an answer into the ledger, and say where that changes other answers."""
-        others = [other for other in self.lesson.exercises if other != exercise]
-        before = [self.workspace.answer(other) for other in others]
+        before = self._others(exercise)
         self.workspace.save(exercise, answer)
         self.cells[exercise.id] = answer.version
-        changed = [other.id for other, was in zip(others, before) if self.workspace.answer(other) != was]
+        changed = [id for id, other in self._others(exercise).items() if other != before.get(id)]
         if changed:
             print(f"This changes a helper that {', '.join(changed)} uses, too: check that again.")
 
+    def _others(self, exercise):
+        """The answers to the lesson's other exercises, by id; none where the ledger cannot be read."""
+        with contextlib.suppress(AnswerError):
+            return {other.id: self.workspace.answer(other) for other in self.lesson.exercises if other != exercise}
+        return {}
+
     def check(self, exercise):
         """Check what stands in the ledger, or what a cell defined without the decorator."""
-        os.utime(self.package)  # it is in use: not one of the old builds
-        answer, bare = self.workspace.answer(exercise), _bare_definition(exercise)
-        words, advice = "", []
-        if answer and self.cells.get(exercise.id) == answer.version:
-            words = "the cell that you ran"
-        if bare and not bare.is_stub and self.workspace.is_alone(exercise):
-            if answer is None:
-                self.workspace.save(exercise, bare)
-                words = f"the cell that defines {exercise.name} (it had lost its @course.exercise line)"
-            elif bare.version != answer.version:
-                advice.append(
-                    f'A newer cell defines {exercise.name} without @course.exercise("{exercise.id}"): not checked.'
-                )
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.package)  # it is in use: not one of the old builds
+        words, advice = self._which(exercise)
         result = checking.check(self.workspace, exercise, checked=words, spare=self.spare)
         result.advice += advice
         return result
+
+    def _which(self, exercise):
+        """(where the text that will be checked stands, what is to be said of others); saves what lost its decorator."""
+        try:
+            answer = self.workspace.answer(exercise)
+        except AnswerError:  # the check will say so
+            return "", []
+        words = "the cell that you ran" if answer and self.cells.get(exercise.id) == answer.version else ""
+        bare = _bare_definition(exercise) if self.workspace.is_alone(exercise) else None
+        if bare is None or bare.is_stub or (answer and answer.version == bare.version):
+            return words, []
+        if answer:
+            line = f'@course.exercise("{exercise.id}")'
+            return words, [f"A newer cell defines {exercise.name} without {line}: not checked."]
+        self.workspace.save(exercise, bare)
+        return f"the cell that defines {exercise.name} (it had lost its @course.exercise line)", []
 
 
 def start(number):
@@ -81,30 +92,37 @@ def start(number):
     thrown away. Raises RuntimeError where another tinytorch is already imported: it would be tested in place of yours.
     """
     global _session
-    workspace = None if _in_nbgrader() else Workspace.find()
-    made = workspace is None
-    if made:
-        workspace = Workspace.create(Path(tempfile.mkdtemp() if _in_nbgrader() else "my_course"), copies=())
-    lessons = {lesson.number: lesson for lesson in workspace.lessons}
-    if number not in lessons:
-        raise ValueError(f"There is no lesson {number!r}. There are {', '.join(lessons)}, as strings.")
     imported = getattr(sys.modules.get("tinytorch"), "__file__", None)
     if imported and _session and Path(imported).is_relative_to(_session.package):
         if _session.lesson.number != number:
             raise RuntimeError(
                 f"This kernel is at work on lesson {_session.lesson.number}. Restart it to begin lesson {number}."
             )
-        return _greeting(_session, False)
+        return _greeting(_session)
     if imported:
         raise RuntimeError(
             f"tinytorch was imported before course.start, from {imported}: that one, not yours, would be tested. "
             "Restart the kernel, and run this cell first."
         )
-    package = _import_first(build.of_lesson(workspace, number)) or _import_first(
-        build.of_lesson(workspace, number, True)
-    )
+    workspace = _workspace()
+    lessons = {lesson.number: lesson for lesson in workspace.lessons}
+    if number not in lessons:
+        raise ValueError(f"There is no lesson {number!r}. There are {', '.join(lessons)}, as strings.")
+    package = _import_first(build.of_lesson(workspace, number))
+    package = package or _import_first(build.of_lesson(workspace, number, without_answers=True))
     _session = Session(workspace, lessons[number], package)
-    return _greeting(_session, made)
+    return _greeting(_session)
+
+
+def _workspace():
+    """The workspace that the notebook is in, or one beside it, which is made where it is missing."""
+    if _in_nbgrader():
+        return Workspace.create(tempfile.mkdtemp(), copies=())
+    found = Workspace.find() or Workspace.find("my_course")
+    if found is None:
+        found = Workspace.create("my_course", copies=())
+        print(f"A workspace was made in {found.folder}.")
+    return found
 
 
 def _import_first(package):
@@ -130,14 +148,12 @@ def _in_nbgrader():
     return "NBGRADER_EXECUTION" in os.environ
 
 
-def _greeting(session, made):
+def _greeting(session):
     progress, lesson = session.workspace.progress(), session.lesson
     done = sum(progress.has_passed(exercise) for exercise in lesson.exercises)
-    where = session.workspace.ledger(lesson)
-    begin = f"A workspace was made in {session.workspace.folder}.\n" if made else ""
     return Shown(
-        f"{begin}Lesson {lesson.number}, {lesson.title}: {done} of {len(lesson.exercises)} exercises done.\n"
-        f"What you write is kept in {where}."
+        f"Lesson {lesson.number}, {lesson.title}: {done} of {len(lesson.exercises)} exercises done.\n"
+        f"What you write is kept in {session.workspace.ledger(lesson)}."
     )
 
 

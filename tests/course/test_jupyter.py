@@ -215,6 +215,16 @@ def test_what_an_editor_changed_is_not_called_the_cell(workspace, student):
     assert "checked   work/01_tensor.py, version 2" in check(student, FIRST).text
 
 
+def test_a_ledger_that_an_editor_broke_is_said_and_nothing_is_lost(workspace, student):
+    begin(student)
+    ledger = workspace.ledger(LESSONS["01"])
+    ledger.write_text("def broken(:\n", encoding="utf-8")
+    assert "is not yet Python: line 1" in write(student, FIRST, FIRST.solution()).text
+    assert "cannot be tried" in check(student, FIRST).text
+    assert "made anew from the backups" in student.run('course.undo("ex-01-1")').text
+    assert "passed" in check(student, FIRST).text
+
+
 def test_a_helper_that_others_use_is_not_changed_in_silence(student):
     begin(student)
     second = LESSONS["01"].exercises[1]
