@@ -1,9 +1,13 @@
 """A real Jupyter kernel in a workspace of the course, cell by cell, as a student runs it."""
 
 import contextlib
+import os
+import sys
+import tempfile
 from dataclasses import dataclass, field
+from unittest import mock
 
-from jupyter_client.manager import start_new_kernel
+from jupyter_client.manager import KernelManager
 
 
 @dataclass
@@ -43,10 +47,20 @@ class Kernel:
 
 @contextlib.contextmanager
 def kernel(folder):
-    """A kernel that was started in a folder, as Jupyter starts one in the folder of the notebook."""
-    manager, client = start_new_kernel(cwd=str(folder))
-    try:
-        yield Kernel(client)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    """A kernel that was started in a folder, as Jupyter starts one in the folder of the notebook.
+
+    All that it and we exchange is in a temporary folder, so that neither a home nor a network is needed.
+    """
+    with tempfile.TemporaryDirectory(prefix="k") as runtime, mock.patch.dict(os.environ, IPYTHONDIR=runtime):
+        manager = KernelManager(connection_file=f"{runtime}/kernel.json")
+        if sys.platform != "win32":
+            manager.transport, manager.ip = "ipc", f"{runtime}/ipc"
+        manager.start_kernel(cwd=str(folder))
+        client = manager.client()
+        client.start_channels()
+        try:
+            client.wait_for_ready(timeout=120)
+            yield Kernel(client)
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
