@@ -6,6 +6,7 @@ imports that these use. It is only read, never run: what an exercise needs is ta
 
 import ast
 import builtins
+import functools
 import hashlib
 import symtable
 from dataclasses import dataclass
@@ -155,14 +156,19 @@ def _helpers(own, exercise, texts):
 def _provided(name, texts):
     """The newest statement that makes a name, and its text; (None, "") where there is none."""
     for text in texts:
-        try:
-            body = ast.parse(text).body
-        except SyntaxError:
-            continue
-        for statement in reversed(body):
+        for statement in reversed(_statements(text)):
             if not exercise_of(statement) and name in _provides(statement):
                 return statement, _segment(holes.split_lines(text), statement)
     return None, ""
+
+
+@functools.lru_cache(maxsize=1000)  # the cells of a notebook are gone through for each name
+def _statements(text):
+    """The statements of a text, none where it is no Python."""
+    try:
+        return ast.parse(text).body
+    except SyntaxError:
+        return []
 
 
 def _provides(statement):

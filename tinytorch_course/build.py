@@ -3,8 +3,10 @@
 import ast
 import contextlib
 import hashlib
+import importlib
 import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -60,6 +62,30 @@ def write(changed, folder, root=ROOT):
                 raise
     _remove_old(place.parent)
     return place
+
+
+def import_from(package):
+    """Import `package`/tinytorch in the place of any other one. Returns `package`.
+
+    Raises what importing it raises, and ImportError where it came from elsewhere; then none is imported.
+    """
+    forget_imported()
+    sys.path.insert(0, str(package))
+    try:
+        imported = importlib.import_module(PACKAGE).__file__
+        if not Path(imported).is_relative_to(package):
+            raise ImportError(f"{PACKAGE} came from {imported}, and not from {package}")
+    except BaseException:
+        sys.path.remove(str(package))
+        forget_imported()
+        raise
+    return package
+
+
+def forget_imported():
+    """Make Python import tinytorch anew the next time."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
 
 
 def sources(root=ROOT):

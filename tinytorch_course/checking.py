@@ -205,8 +205,7 @@ def _in_this_process(job):
     from . import runner
 
     modules, path, folder = dict(sys.modules), list(sys.path), os.getcwd()
-    for name in [name for name in modules if name.partition(".")[0] == "tinytorch"]:
-        del sys.modules[name]
+    build.forget_imported()
     try:
         runner.run(job)
     finally:

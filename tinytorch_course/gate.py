@@ -4,7 +4,6 @@ The root conftest.py takes its hooks from here. Which tinytorch is tested is dec
 imported at once, and the run ends where it came from another place than it should.
 """
 
-import importlib
 import os
 import sys
 import tempfile
@@ -40,7 +39,11 @@ class Gate:
             package = self._built(path)
         self.package = Path(package or ROOT)
         if package or "tinytorch" not in sys.modules:
-            _import_from(self.package)
+            try:
+                build.import_from(self.package)
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}"
+                raise pytest.UsageError(f"{self.package}/tinytorch cannot be imported. {said}") from error
 
     def _built(self, path):
         """A package of the submission's answers in the reference."""
@@ -121,16 +124,3 @@ def _lessons_of(config, lessons):
     named = {Path(argument.partition("::")[0]).absolute() for argument in config.args}
     folders = {lesson.number: ROOT / "tests" / lesson.folder for lesson in lessons}
     return {number for number, folder in folders.items() if any(folder in (path, *path.parents) for path in named)}
-
-
-def _import_from(package):
-    """Import `package`/tinytorch in the place of any other one. Ends the run where that cannot be."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "tinytorch"]:
-        del sys.modules[name]
-    sys.path.insert(0, str(package))
-    try:
-        imported = Path(importlib.import_module("tinytorch").__file__)
-    except Exception as error:
-        raise pytest.UsageError(f"{package}/tinytorch cannot be imported. {type(error).__name__}: {error}") from error
-    if not imported.is_relative_to(package):
-        raise pytest.UsageError(f"tinytorch came from {imported}, and not from {package}: nothing was tested.")

@@ -62,7 +62,7 @@ class Checking:
 
     def __init__(self, job, record):
         job.exercise["wrong"] = tuple(Wrong(**wrong) for wrong in job.exercise["wrong"])
-        self.exercise, self.record, self.build = Exercise(**job.exercise), record, job.build
+        self.exercise, self.record = Exercise(**job.exercise), record
         self.answer = Answer(**job.answer) if job.answer else None
         self.compared, self.failed, self.replaying = None, {}, False
 

@@ -7,7 +7,6 @@ writes in the running framework, and checks it in a process of its own.
 import atexit
 import builtins
 import contextlib
-import importlib
 import linecache
 import os
 import sys
@@ -108,8 +107,14 @@ def start(number):
     lessons = {lesson.number: lesson for lesson in workspace.lessons}
     if number not in lessons:
         raise ValueError(f"There is no lesson {number!r}. There are {', '.join(lessons)}, as strings.")
-    package = _import_first(build.of_lesson(workspace, number))
-    package = package or _import_first(build.of_lesson(workspace, number, without_answers=True))
+    try:
+        package = build.import_from(build.of_lesson(workspace, number))
+    except Exception as error:  # whatever a student's helper may raise
+        print(
+            "What you wrote keeps the framework from being imported, and is left out until you run its cell again. "
+            f"{type(error).__name__}: {error}"
+        )
+        package = build.import_from(build.of_lesson(workspace, number, without_answers=True))
     _session = Session(workspace, lessons[number], package)
     return _greeting(_session)
 
@@ -123,25 +128,6 @@ def _workspace():
         found = Workspace.create("my_course", copies=())
         print(f"A workspace was made in {found.folder}.")
     return found
-
-
-def _import_first(package):
-    """Import tinytorch from a build. Returns the build, or None where an answer in it keeps it from being imported."""
-    sys.path.insert(0, str(package))
-    try:
-        imported = importlib.import_module("tinytorch")
-    except Exception as error:  # whatever a student's helper may raise
-        print(
-            "What you wrote keeps the framework from being imported, and is left out until you run its cell again. "
-            f"{type(error).__name__}: {error}"
-        )
-        sys.path.remove(str(package))
-        for name in [name for name in sys.modules if name.partition(".")[0] == "tinytorch"]:
-            del sys.modules[name]
-        return None
-    if not Path(imported.__file__).is_relative_to(package):
-        raise RuntimeError(f"tinytorch was imported from {imported.__file__}, not from {package}. Restart the kernel.")
-    return package
 
 
 def _in_nbgrader():

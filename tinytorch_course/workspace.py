@@ -111,14 +111,13 @@ class Workspace:
             for relative, content in self._originals(patterns):
                 path, checksum = self.folder / relative, _checksum(content)
                 known = progress.originals.get(relative)
-                if not path.exists():
+                present = _checksum(path.read_bytes()) if path.exists() else None
+                if present is None:
                     what = "new"
-                elif _checksum(path.read_bytes()) == checksum:
-                    what = None
-                elif known == _checksum(path.read_bytes()):
+                elif checksum in (present, known):
+                    what = None  # it is the newest, or the student's version of what has not changed
+                elif known == present:
                     what = "updated"
-                elif known == checksum:
-                    what = None  # the student's version of what has not changed
                 else:
                     what = "kept yours"
                 if what == "kept yours":
