@@ -68,13 +68,25 @@ def _is_stub(node):
     return getattr(getattr(raised, "func", raised), "id", None) == "NotImplementedError"
 
 
-def parse(text, where):
-    """The syntax tree. Raises AnswerError, with the line and what Python says of it."""
+def parse(text, where, above=0):
+    """The syntax tree. Raises AnswerError, with the line (counted with those above the text) and what Python says."""
     try:
         return ast.parse(text)
     except SyntaxError as error:
-        line = (error.text or "").strip()
-        raise AnswerError(f"{where} is not yet Python: line {error.lineno}, {error.msg}.\n    {line}") from error
+        line = (error.text or "").strip()[:200]
+        raise AnswerError(
+            f"{where} is not yet Python: line {error.lineno + above}, {error.msg}.\n    {line}"
+        ) from error
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes; thousands of nested parentheses
+        raise AnswerError(f"{where} is no text that Python can read: {error}.") from error
+
+
+def fault(text, where, above=0):
+    """Why a text is no Python, as a sentence; None where it is."""
+    try:
+        parse(text, where, above)
+    except AnswerError as error:
+        return str(error)
 
 
 def exercise_of(node):
@@ -166,8 +178,8 @@ def _provided(name, texts):
 def _statements(text):
     """The statements of a text, none where it is no Python."""
     try:
-        return ast.parse(text).body
-    except SyntaxError:
+        return parse(text, "").body
+    except AnswerError:
         return []
 
 

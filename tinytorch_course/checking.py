@@ -181,10 +181,18 @@ def run(exercise, answer, package, root, spare=None, limit=LIMIT):
 
 
 def files_of(exercise, root):
-    """The files of tests in which the exercise is named."""
+    """The files of tests that gate the exercise: those that name it, and last the one of the probes that do."""
     [folder] = (Path(root) / "tests").glob(f"{exercise.lesson}_*")
-    mark = f'"{exercise.id}"'
-    return [str(path) for path in sorted(folder.glob("test_*.py")) if mark in path.read_text(encoding="utf-8")]
+    return [str(path) for path in gates_in(folder, exercise)]
+
+
+def gates_in(folder, exercise):
+    """The same for any folder of tests."""
+    mark, named = f'"{exercise.id}"', []
+    for path in sorted(folder.glob("*.py")):
+        if mark in path.read_text(encoding="utf-8"):
+            named.append(folder / "test_probes.py" if path.name == "probes.py" else path)
+    return sorted((path for path in named if path.name.startswith("test_")), key=lambda p: p.name == "test_probes.py")
 
 
 def _in_process(job, process, limit):

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from . import checking, commands, notebooks, report
 from .answers import AnswerError
-from .lessons import ROOT, LessonError, read_lessons
+from .grading import GradingError
+from .grading.cli import add_commands
+from .lessons import ROOT, LessonError, lessons_of, read_lessons
 from .workspace import Workspace, WorkspaceError
 
 FOLDER = "my_course"
@@ -28,7 +30,7 @@ def main(argv=None):
         place = f": {error.filename}" if error.filename else ""
         print(f"tinytorch: {error.strerror or error}{place}", file=sys.stderr)
         return 1
-    except (WorkspaceError, AnswerError, LessonError) as error:
+    except (WorkspaceError, AnswerError, LessonError, GradingError) as error:
         print(f"tinytorch: {error}", file=sys.stderr)
         return 1
 
@@ -72,6 +74,7 @@ def parser():
     kind.add_argument(
         "--nbgrader-source", action="store_const", dest="kind", const="nbgrader-source", help="with nbgrader's markers"
     )
+    add_commands(command)
     return whole
 
 
@@ -102,20 +105,6 @@ def exercises_of(workspace, names):
             raise WorkspaceError(
                 f"There is no exercise or lesson {name!r}. They are called ex-05-2 or 05, for example."
             )
-        found += named
-    return found
-
-
-def lessons_of(lessons, names):
-    """The lessons of numbers and ranges: ["01-04", "07"]. Raises WorkspaceError for what there is not."""
-    known = {lesson.number: lesson for lesson in lessons}
-    found = []
-    for name in names:
-        first, _, last = name.partition("-") if name[:2].isdecimal() else (name, "", "")
-        first, last = first[:2], (last or first)[:2]
-        named = [lesson for number, lesson in known.items() if first <= number <= last]
-        if not named or first not in known or last not in known:
-            raise WorkspaceError(f"There is no lesson {name!r}. There are {', '.join(known)}; 01-04 is the first four.")
         found += named
     return found
 

@@ -102,6 +102,20 @@ def read_lessons(root=ROOT):
     return [read_lesson(path) for path in sorted((root / "modules").glob("[0-9][0-9]_*/lesson.toml"))]
 
 
+def lessons_of(lessons, names):
+    """The lessons of numbers and ranges: ["01-04", "07"]. Raises LessonError for what there is not."""
+    known = {lesson.number: lesson for lesson in lessons}
+    found = []
+    for name in names:
+        first, _, last = name.partition("-") if name[:2].isdecimal() else (name, "", "")
+        first, last = first[:2], (last or first)[:2]
+        named = [lesson for number, lesson in known.items() if first <= number <= last]
+        if not named or first not in known or last not in known:
+            raise LessonError(f"There is no lesson {name!r}. There are {', '.join(known)}; 01-04 is the first four.")
+        found += named
+    return found
+
+
 def read_lesson(path):
     """The lesson that a file describes. Raises LessonError, naming the file and what is wrong in it."""
     path = Path(path)

@@ -4,14 +4,10 @@ import shutil
 import textwrap
 from html import escape
 
-TITLES = {
-    "passed": "passed",
-    "failed": "not yet",
-    "open": "still open",
-    "unusable": "cannot be tried",
-    "timeout": "took too long",
-    "crashed": "crashed",
-}
+from .grading.grades import STATUSES
+
+TITLES = STATUSES | {"open": "still open", "unusable": STATUSES["syntax_error"]}
+UNTRIED = ("open", "not_attempted")
 GOOD, BAD, QUIET = "#2e7d32", "#c62828", "#6b7785"
 
 
@@ -63,7 +59,7 @@ def as_text(result, width=None):
 
 def as_html(result):
     """A result for a notebook: readable on a light and on a dark page."""
-    colour = GOOD if result.passed else QUIET if result.status == "open" else BAD
+    colour = GOOD if result.passed else QUIET if result.status in UNTRIED else BAD
     parts = [
         f'<div style="border-left:4px solid {colour};padding:2px 12px;margin:4px 0">',
         f'<div style="font-weight:600;color:{colour}">{escape(headline(result))}</div>',

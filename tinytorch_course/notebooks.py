@@ -1,12 +1,11 @@
 """Notebooks, made from lessons: prose and demos from `lesson.md`, holes from the framework's own source."""
 
-import ast
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import holes
+from . import answers, holes
 from .lessons import ROOT, LessonError
 
 STUB = "# YOUR CODE HERE", "raise NotImplementedError()"  # as nbgrader leaves it
@@ -134,25 +133,22 @@ def read_code(path):
 
 def code_of(text, name):
     """The code cells of a notebook's file, one after the other, without magics and cells that are no Python."""
+    return "\n\n".join(source for source in cells_of(text, name) if not answers.fault(source, name))
+
+
+def cells_of(text, name):
+    """The code cells of a notebook's file, without magics. Raises ValueError where it is none."""
     try:
         cells = json.loads(text)["cells"]
         sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{name} cannot be read as a notebook: {error!r}") from error
-    return "\n\n".join(filter(_is_python, map(_without_magics, sources)))
+    return [_without_magics(source) for source in sources]
 
 
 def _without_magics(source):
     """A cell without the lines that only IPython understands."""
     return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
-
-
-def _is_python(source):
-    try:
-        ast.parse(source)
-    except SyntaxError:
-        return False
-    return True
 
 
 def text(built):

@@ -40,31 +40,36 @@ def main():
 
 def run(job):
     """Run the tests of a job in this process, which must not have imported tinytorch."""
-    sys.path[:0] = [job.build, job.root]
-    os.environ |= {"MPLBACKEND": "Agg", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     os.chdir(Path(job.record).parent)  # for files that an answer writes
-    settings = ["-c", str(Path(job.root) / "pyproject.toml"), "--rootdir", job.root, "--color=no"]
-    settings += ["--basetemp", str(Path(job.record).parent / "tmp")]  # shared with no other check
     with open(job.record, "a", encoding="utf-8") as record:
-        plugin = Checking(job, record)
-        try:
-            with warnings.catch_warnings(action="ignore"):  # a backslash in a docstring is no fault
-                importlib.import_module("tinytorch")
-        except Exception as error:
-            plugin.write(event="not imported", message=f"{type(error).__name__}: {error}")
-            return
-        status = pytest.main(["-q", "-p", "no:cacheprovider", *settings, *job.files], plugins=[plugin])
-        plugin.write(event="end", status=int(status))
+        run_tests(job.build, job.root, job.files, Checking(job.exercise, job.answer, record))
+
+
+def run_tests(package, root, files, plugin):
+    """Run the tests that the plugin selects, in the present folder, with the package imported from its own folder."""
+    os.environ |= {"MPLBACKEND": "Agg", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    settings = ["-c", str(Path(root) / "pyproject.toml"), "--rootdir", root, "--color=no", "--tb=no", "-rN"]
+    settings += ["--basetemp", str(Path.cwd() / "tmp")]  # shared with no other check
+    sys.path[:0] = [package, root]
+    try:
+        with warnings.catch_warnings(action="ignore"):  # a backslash in a docstring is no fault
+            importlib.import_module("tinytorch")
+    except Exception as error:
+        plugin.write(event="not imported", message=f"{type(error).__name__}: {error}")
+        return
+    status = pytest.main(["-q", "-p", "no:cacheprovider", *settings, *files], plugins=[plugin])
+    plugin.write(event="end", status=int(status))
 
 
 class Checking:
     """The pytest plugin: selects the exercise's tests, explains the first failure, and recognises typical mistakes."""
 
-    def __init__(self, job, record):
-        job.exercise["wrong"] = tuple(Wrong(**wrong) for wrong in job.exercise["wrong"])
-        self.exercise, self.record = Exercise(**job.exercise), record
-        self.answer = Answer(**job.answer) if job.answer else None
-        self.compared, self.failed, self.replaying = None, {}, False
+    def __init__(self, exercise, answer, record):
+        """The exercise and the answer (None for a hole) as dicts; record: an open file for the events."""
+        wrong = tuple(Wrong(**wrong) for wrong in exercise["wrong"])
+        self.exercise, self.record = Exercise(**exercise | {"wrong": wrong}), record
+        self.answer = Answer(**answer) if answer else None
+        self.gates, self.compared, self.failed, self.replaying = set(), None, {}, False
 
     def write(self, **event):
         self.record.write(json.dumps(event) + "\n")
@@ -73,6 +78,7 @@ class Checking:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, config, items):
         items[:] = kept = [item for item in items if self.exercise.id in exercises_of(item)]
+        self.gates = {item.nodeid for item in kept}
         imported = getattr(sys.modules.get("tinytorch"), "__file__", None)
         self.write(event="start", tests=len(kept), imported=imported)
 
@@ -95,23 +101,28 @@ class Checking:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item, call):
         report = yield
-        if report.failed:
+        if report.failed and item.nodeid in self.gates:
             student = (self.exercise.file, self.exercise.qualname)
             report.explained = explain(item, call.excinfo, self.compared, student) | {"printed": report.capstdout}
         self.compared = None
         return report
 
     def pytest_runtest_logreport(self, report):
+        if report.nodeid not in self.gates:
+            return
+        seconds = round(report.duration, 3)
         if report.failed:
             if not self.replaying:
-                self.write(event="failed", test=report.nodeid, failure=None if self.failed else report.explained)
+                said = f"{report.explained['error']}: {report.explained['message']}"[:300]
+                failure = None if self.failed else report.explained
+                self.write(event="failed", test=report.nodeid, seconds=seconds, said=said, failure=failure)
             self.failed.setdefault(report.nodeid, _trace(report.explained))
         elif report.skipped and report.when == "call":  # not by a mark, but from within
             self.failed.setdefault(report.nodeid, ["", "skipped", "", "", ""])
             if not self.replaying:
                 self.write(event="evaded", test=report.nodeid)
         elif not self.replaying and (report.when == "call" or report.skipped):
-            self.write(event=report.outcome, test=report.nodeid)
+            self.write(event=report.outcome, test=report.nodeid, seconds=seconds)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session):

@@ -9,6 +9,7 @@ import builtins
 import contextlib
 import linecache
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -122,7 +123,9 @@ def start(number):
 def _workspace():
     """The workspace that the notebook is in, or one beside it, which is made where it is missing."""
     if _in_nbgrader():
-        return Workspace.create(tempfile.mkdtemp(), copies=())
+        folder = tempfile.mkdtemp(prefix="tinytorch-nbgrader-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return Workspace.create(folder, copies=())
     found = Workspace.find() or Workspace.find("my_course")
     if found is None:
         found = Workspace.create("my_course", copies=())

@@ -1,28 +1,47 @@
 """Submissions: what a student handed in, in whatever form, read as text; nothing of it is run."""
 
+import io
+import re
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from . import answers, notebooks
 from .answers import AnswerError
 
 LARGEST = 5_000_000  # bytes of one file: a notebook with pictures has less
+LARGEST_ZIP = 50_000_000  # of a zip, packed: a small file can hold a large one, which is then not read to its end
 MOST_FILES = 500
-KINDS = (".py", ".ipynb")
+KINDS = (".py", ".ipynb", ".zip")
+MARK = re.compile(r"""exercise\(\s*["'](ex-\d+-\d+)["']""")
+BEGINS = re.compile(r"(?=^(?:@|def |class |import |from |\w+ *=))", re.MULTILINE)  # a statement at the left margin
 
 
 class SubmissionError(ValueError):
     """Something that cannot be read as a submission, with the reason."""
 
 
+class Piece(NamedTuple):
+    """A cell of a notebook, or a Python file, or a part of one; `above` it there are so many lines."""
+
+    text: str
+    where: str
+    above: int = 0
+
+
 @dataclass
 class Submission:
-    """The answers of one student, {exercise: Answer}, and what is to be said of how they were read."""
+    """The answers of one student, {exercise: Answer}, and what is to be said of how they were read.
+
+    faults: {id of an exercise: why what is there cannot be used}, of those without an answer.
+    """
 
     path: Path
     answers: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
+    faults: dict = field(default_factory=dict)
 
 
 def read(path, lessons):
@@ -32,7 +51,7 @@ def read(path, lessons):
     before others. Raises SubmissionError where nothing can be read.
     """
     path, found = Path(path), Submission(Path(path))
-    texts = {name: text for name, text in _texts(path, found.notes).items() if text is not None}
+    texts = {name: _sound(pieces, name, found) for name, pieces in _pieces(path, found.notes)}
     for lesson in lessons:
         in_order = sorted(texts, key=lambda name: (not name.endswith(".py"), lesson.folder not in name, name))
         names = [exercise.name for exercise in lesson.exercises]
@@ -44,29 +63,65 @@ def read(path, lessons):
                 try:
                     answer = answers.find(texts[name], exercise, name, by_name=alone)
                 except AnswerError as error:
-                    found.notes.append(str(error))
+                    found.faults.setdefault(exercise.id, str(error))
                     continue
                 if answer and not answer.is_stub:
                     found.answers[exercise] = answer
                     break
-    found.notes = list(dict.fromkeys(found.notes))
+    answered = {exercise.id for exercise in found.answers}
+    found.faults = {id: why for id, why in found.faults.items() if id not in answered}
+    found.notes = list(dict.fromkeys([*found.notes, *found.faults.values()]))
     return found
 
 
-def _texts(path, notes):
-    """{name: the Python in it} of each file of a submission."""
+def _sound(pieces, name, found):
+    """The text of the pieces that are Python. Of the others it is kept to which exercises they belong."""
+    sound = []
+    for piece in pieces:
+        if why := answers.fault(*piece):
+            found.faults |= dict.fromkeys(MARK.findall(piece.text), why)
+            found.notes += [why] if name.endswith(".py") else []  # a notebook may have cells that are no Python
+        else:
+            sound.append(piece.text)
+    return "\n\n".join(sound) if len(sound) > 1 else "".join(sound)
+
+
+def _pieces(path, notes):
+    """(name, pieces of Python) of each file of a submission: cells of a notebook, or the text of a Python file."""
+    for name, content in _contents(path, notes):
+        try:
+            inside = _of_zip(content, name, notes) if name.endswith(".zip") else [(name, content)]
+        except SubmissionError as error:
+            if name == path.name:
+                raise
+            notes.append(str(error))
+            continue
+        for inner, found in inside:
+            if (pieces := _python(inner, found, notes)) is not None:
+                yield inner, pieces
+
+
+def _contents(path, notes):
+    """(name, bytes) of each file that may have answers in it."""
     if not path.exists():
         raise SubmissionError(f"There is no submission at {path}.")
     if path.is_dir():
         inside = path / "work" if (path / ".tinytorch").is_dir() else path
-        files = [file for file in sorted(inside.rglob("*")) if file.suffix in KINDS and _is_plain(file, path)]
-        contents = {file.relative_to(path).as_posix(): file for file in files[:MOST_FILES]}
-        return {name: _python(name, _read(file, name, notes), notes) for name, file in contents.items()}
-    if path.suffix == ".zip":
-        return _of_zip(path, notes)
-    if path.suffix in KINDS:
-        return {path.name: _python(path.name, _read(path, path.name, notes), notes)}
-    raise SubmissionError(f"{path} is no submission: it needs to be a .py or .ipynb file, a zip, or a folder.")
+        files = [file for file in inside.rglob("*") if file.suffix in KINDS and _is_plain(file, path)]
+        files.sort(key=lambda file: (len(file.parts), file))  # the student's own lie higher than an environment's
+        if len(files) > MOST_FILES:
+            notes.append(f"Of {len(files)} files, {MOST_FILES} were read. Hand in the notebook, or work/, alone.")
+        found = [(file, file.relative_to(path).as_posix()) for file in files[:MOST_FILES]]
+    elif path.suffix in KINDS:
+        found = [(path, path.name)]
+    else:
+        raise SubmissionError(f"{path} is no submission: it needs to be a .py or .ipynb file, a zip, or a folder.")
+    for file, name in found:
+        with file.open("rb") as stream:
+            content = stream.read(LARGEST_ZIP + 1 if name.endswith(".zip") else LARGEST + 1)
+        content = _small(content, name, notes)
+        if content is not None:
+            yield name, content
 
 
 def _is_plain(file, folder):
@@ -75,41 +130,51 @@ def _is_plain(file, folder):
     return file.is_file() and not file.is_symlink() and not any(part.startswith((".", "__")) for part in parts)
 
 
-def _of_zip(path, notes):
-    texts = {}
+def _of_zip(content, name, notes):
+    """(name, bytes) of what may have answers in a zip. It is read in memory: no name in it ever becomes a path."""
+    found = []
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             for entry in archive.infolist()[:MOST_FILES]:
-                name = PurePosixPath(entry.filename)
-                if name.suffix not in KINDS or any(part.startswith((".", "__")) for part in name.parts):
+                inner = PurePosixPath(entry.filename)
+                if inner.suffix not in KINDS[:2] or any(part.startswith((".", "__")) for part in inner.parts):
                     continue
-                with archive.open(entry) as file:  # read here and nowhere else: no path of the zip is ever written to
-                    content = file.read(LARGEST + 1)
-                texts[name.as_posix()] = _python(name.as_posix(), _small(content, name, notes), notes)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
-        raise SubmissionError(f"{path} cannot be read as a zip: {error}.") from error
-    return texts
-
-
-def _read(file, name, notes):
-    with file.open("rb") as stream:
-        return _small(stream.read(LARGEST + 1), name, notes)
+                with archive.open(entry) as stream:
+                    text = _small(stream.read(LARGEST + 1), inner.as_posix(), notes)
+                found += [(inner.as_posix(), text)] if text is not None else []
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        raise SubmissionError(f"{name} cannot be read as a zip: {error}.") from error
+    return found
 
 
 def _small(content, name, notes):
-    if len(content) > LARGEST:
-        notes.append(f"{name} is larger than {LARGEST / 1e6:.0f} MB, and was not read.")
+    largest = LARGEST_ZIP if name.endswith(".zip") else LARGEST
+    if len(content) > largest:
+        notes.append(f"{name} is larger than {largest / 1e6:.0f} MB, and was not read.")
         return None
     return content
 
 
 def _python(name, content, notes):
-    """The Python text of a file, or None where it has none."""
-    if content is None:
-        return None
+    """The pieces of Python in a file, or None where it has none."""
     try:
         text = content.decode("utf-8-sig")
-        return notebooks.code_of(text, name) if name.endswith(".ipynb") else text
+        if name.endswith(".ipynb"):
+            return [Piece(cell, f"{name}, cell {i},") for i, cell in enumerate(notebooks.cells_of(text, name), 1)]
     except (ValueError, RecursionError) as error:
         notes.append(f"{name} cannot be read: {error}.")
         return None
+    return _blocks(text, name) if answers.fault(text, name) else [Piece(text, name)]
+
+
+def _blocks(text, name):
+    """A Python file in pieces, one for each statement at the left margin: a mistake in one spares the others."""
+    blocks, above = [], 0
+    for part in BEGINS.split(text):
+        before = blocks[-1].text if blocks else ""
+        if before.startswith("@") and "\ndef " not in before and "\nclass " not in before:
+            blocks[-1] = blocks[-1]._replace(text=before + part)  # the decorator, and below it what it decorates
+        else:
+            blocks.append(Piece(part, name, above))
+        above += part.count("\n")
+    return blocks
