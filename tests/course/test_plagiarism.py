@@ -397,12 +397,11 @@ def test_what_more_than_a_third_share_is_the_common_solution(copies, others, pai
 
 
 def test_pieces_that_more_than_a_third_share_make_nobody_alike():
-    own = [[made_up(random.Random(seed)).splitlines()[1:4] for seed in range(first, first + 12)] for first in (0, 50)]
-    common = ["\n".join([MAX_OF_TIMES.rstrip(), *lines]) for lines in own[0]]
+    common = ["\n".join([MAX_OF_TIMES.rstrip(), *made_up(random.Random(seed)).splitlines()[1:4]]) for seed in range(13)]
     alone = [made_up(random.Random(seed)) for seed in range(100, 124)]
     assert share(fingerprint(common[0]), fingerprint(common[1])) > plagiarism.ALIKE
     for number, alike in ((12, True), (13, False)):  # of 36, a third, or more
-        handed_in = (common + [f"{MAX_OF_TIMES}    return 3 * [root]\n"])[:number] + alone[: 36 - number]
+        handed_in = common[:number] + alone[: 36 - number]
         found = reported({f"s{i:02}": {BACKWARD: text} for i, text in enumerate(handed_in)})
         assert bool(found[OVER_ALL]) == alike
 
@@ -414,6 +413,14 @@ def test_two_who_are_alike_because_both_are_like_the_reference_are_no_pair():
     assert share(fingerprint(one), fingerprint(two)) > plagiarism.ALIKE
     found = reported({"ada": {BACKWARD: one}, "ben": {BACKWARD: two}})
     assert [row[0] for row in found[REFERENCE]] == ["ada", "ben"] and found[OVER_ALL] == []
+
+
+def test_if_many_are_near_the_reference_that_is_the_common_solution():
+    texts = [BACKWARD.solution().rstrip() + f"\n    return {i * '-'}root\n" for i in range(4)]
+    for number in (3, 4):
+        found = reported({f"s{i}": {BACKWARD: text} for i, text in enumerate(texts[:number])})
+        assert found[COMPARED][9] == (BACKWARD.id, str(number), "0", *(("0", "3", "0") if number == 3 else "400"))
+        assert len(found[REFERENCE]) == (3 if number == 3 else 0) and found[OVER_ALL] == []
 
 
 def test_what_was_handed_out_is_not_compared():

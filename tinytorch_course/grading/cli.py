@@ -1,6 +1,7 @@
 """The instructors' commands: `tinytorch grade` and `tinytorch gradescope-zip`."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def grade(options):
     if not hasattr(os, "fork"):
         raise GradingError("Grading needs Linux or macOS: on Windows, run it in WSL.")
     _check(options)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing is left behind
     from . import batch, feedback, formats, grader, plagiarism, summary
     from .plan import Policy
 

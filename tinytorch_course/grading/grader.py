@@ -73,8 +73,8 @@ class Grader:
         grade.flags += entry["flags"]
         place = tempfile.mkdtemp(dir=self.folder)
         try:
-            Path(place).chmod(0o755)
             package = build.write(entry["changed"], place)
+            _let_read(place)
             self._run(exercise, entry["answer"], package, graded, grade, warden)
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -136,6 +136,12 @@ class Grader:
             grade.flags.append(f"{gate.exercise.id}: {message}")
         if graded.status == "passed" or status != "failed":
             graded.status, graded.message = status, "A hidden test does not pass." if gate.hidden else message
+
+
+def _let_read(folder):
+    """Let every user read a package: its files have the rights of the reference's, which may be closed to others."""
+    for path in (Path(folder), *Path(folder).rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def new_grade(handed, lesson, policy, version, checksum):

@@ -139,6 +139,7 @@ class Plan:
             "memory": self.policy.memory * 1_000_000,
             "readable": list(map(str, readable)),
             "hidden": list(map(str, hidden)),
+            "nobody": package != self.root,  # who is root may have closed the reference to all others
             "listed": [str(package)],  # Python looks there for what there is
         }
         return {"kind": kind, "limits": limits, "package": str(package), **more}

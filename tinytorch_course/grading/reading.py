@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import answers, build, submissions
 from ..answers import Answer
 from ..lessons import read_lessons
-from .plagiarism import fingerprint
+from .fingerprints import fingerprint
 
 SUSPECT = {
     "builtins", "ctypes", "gc", "importlib", "inspect", "marshal", "multiprocessing", "os", "pathlib", "pickle",

@@ -34,7 +34,7 @@ class Limits:
     """seconds: of CPU; memory: bytes of address space; file: bytes of one file. See `enter` for the rest.
 
     readable: paths of which everything below can be read; hidden: what cannot be read although it lies below one;
-    listed: folders of which the names can be read.
+    listed: folders of which the names can be read. nobody: whether root becomes another user, if that one gets there.
     """
 
     seconds: int
@@ -43,6 +43,7 @@ class Limits:
     readable: tuple
     hidden: tuple = ()
     listed: tuple = ()
+    nobody: bool = True
 
 
 def enter(limits, scratch):
@@ -54,7 +55,7 @@ def enter(limits, scratch):
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # if memory gets short, this process goes first
     readable, missing = _expanded(limits.readable, limits.hidden), []
-    _become_nobody([*limits.readable, scratch], scratch)
+    _give_up_rights(limits, scratch)
     if not _restrict_files(readable, limits.listed, scratch):
         missing.append("reading and writing files")
     if not _restrict_calls():
@@ -80,9 +81,9 @@ def _limit_resources(limits):
 # ---- another user
 
 
-def _become_nobody(paths, scratch):
+def _give_up_rights(limits, scratch):
     """Stop being root, or at least being able to do what only root can."""
-    if os.geteuid() == 0 and nobody_can_read(paths):
+    if limits.nobody and os.geteuid() == 0 and nobody_can_read([*limits.readable, scratch]):
         os.chown(scratch, NOBODY, NOBODY)
         os.setgroups([])
         os.setgid(NOBODY)

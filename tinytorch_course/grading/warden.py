@@ -147,11 +147,12 @@ def main():
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what loses its parent becomes our child
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who asks
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # not before what it watches over has ended
+    asked_by = os.getppid()
     for line in sys.stdin:
-        print(json.dumps(_run(json.loads(line))), flush=True)
+        print(json.dumps(_run(json.loads(line), asked_by)), flush=True)
 
 
-def _run(task):
+def _run(task, asked_by):
     started = time.monotonic()
     folder, pid = Path(tempfile.mkdtemp(prefix="tinytorch-grading-")), None
     try:
@@ -164,7 +165,7 @@ def _run(task):
             _child(task, scratch, output[1], said[1])
         os.close(output[1])
         os.close(said[1])
-        answer = _watch(pid, output[0], said[0], scratch, started + task["seconds"])
+        answer = _watch(pid, output[0], said[0], scratch, started + task["seconds"], asked_by)
         pid = None
     finally:
         if pid:
@@ -201,8 +202,11 @@ def _child(task, scratch, output, said):
         os._exit(1)
 
 
-def _watch(pid, output, said, scratch, deadline):
-    """Wait for a process, and end it where it takes too long or writes too much. What it has started ends with it."""
+def _watch(pid, output, said, scratch, deadline, asked_by):
+    """Wait for a process, and end it where it takes too long or writes too much, or nobody asks for it any more.
+
+    What it has started ends with it.
+    """
     found, selector = {output: b"", said: b""}, selectors.DefaultSelector()
     for pipe in found:
         selector.register(pipe, selectors.EVENT_READ)
@@ -215,6 +219,8 @@ def _watch(pid, output, said, scratch, deadline):
             ended = "timeout" if now > deadline else "output" if full else None
         if len(found[output]) > LARGEST_OUTPUT:
             ended = "output"
+        if os.getppid() != asked_by:
+            sys.exit()
         if ended:
             _kill(pid)
         status = _status(pid, wait=ended is not None)

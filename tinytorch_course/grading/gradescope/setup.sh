@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Gradescope runs this once, as root, when it builds the image. After it, no network is needed.
 set -euo pipefail
-umask 022 # students' code runs as a user without rights, who has to read Python and the tests
+umask 022
 
 root=${AUTOGRADER_ROOT:-/autograder}
 unset PYTHONPATH PYTHONHOME
@@ -33,9 +33,9 @@ fi
 "$python" -m venv "$root/venv"
 "$root/venv/bin/pip" install --no-input --disable-pip-version-check --editable "$root/source[grade]"
 
-# The reference lies in source/, and reading a submission takes it, as that same user: file modes could not tell an
-# answer from its reader. The grader itself keeps answers from it, by Landlock; if the kernel has none, it says so.
+# Students' code runs as a user without rights, who reads Python and the tests, and not what the answers are in.
 chmod -R a+rX "$root/source" "$root/venv"
+chmod -R go= "$root/source/tinytorch" "$root/source/modules"
 
 # An empty submission: whether the reference passes here is better known now than when the first student uploads.
 check=$(mktemp -d)
