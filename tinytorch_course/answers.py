@@ -249,7 +249,7 @@ def problem(exercise, answer):
 
 def signature(node):
     """`name(arguments)` of a function's node, without annotations."""
-    bare = ast.parse(ast.unparse(node)).body[0]
+    bare = ast.parse(f"def bare({ast.unparse(node.args)}): pass").body[0]  # without the body, which may be deep
     for argument in ast.walk(bare.args):
         if isinstance(argument, ast.arg):
             argument.annotation = None

@@ -50,6 +50,8 @@ def write(changed, folder, root=ROOT):
             raise OSError(f"{folder} has no room for a build of the framework: {error.args[0][0][2]}.") from error
         for file, source in changed.items():
             path = Path(made) / file
+            for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+                compiled.unlink()  # it holds what was changed
             path.unlink()  # not written into: what is compiled is only taken as fresh for the old one's time
             path.write_text(source, encoding="utf-8", newline="\n")
         whole = Path(made) / "whole"

@@ -1,5 +1,6 @@
 """Submissions: what a student handed in, in whatever form, read as text; nothing of it is run."""
 
+import contextlib
 import io
 import re
 import zipfile
@@ -103,11 +104,13 @@ def _pieces(path, notes):
 
 def _contents(path, notes):
     """(name, bytes) of each file that may have answers in it."""
-    if not path.exists():
+    if not (path.exists() or path.is_symlink()):
         raise SubmissionError(f"There is no submission at {path}.")
+    if path.is_symlink() or not (path.is_dir() or path.is_file()):
+        raise SubmissionError(f"{path.name} is no submission: it is a link, or no file at all.")
     if path.is_dir():
         inside = path / "work" if (path / ".tinytorch").is_dir() else path
-        files = [file for file in inside.rglob("*") if file.suffix in KINDS and _is_plain(file, path)]
+        files = [file for file in below(inside) if file.suffix in KINDS and _is_plain(file, path)]
         files.sort(key=lambda file: (len(file.parts), file))  # the student's own lie higher than an environment's
         if len(files) > MOST_FILES:
             notes.append(f"Of {len(files)} files, {MOST_FILES} were read. Hand in the notebook, or work/, alone.")
@@ -122,6 +125,18 @@ def _contents(path, notes):
         content = _small(content, name, notes)
         if content is not None:
             yield name, content
+
+
+def below(folder, deepest=20):
+    """All that lies below a folder, as deep as anybody would put it; links are not followed."""
+    waiting = [(Path(folder), 0)]
+    while waiting:
+        place, depth = waiting.pop()
+        with contextlib.suppress(OSError):  # it cannot be listed
+            for path in sorted(place.iterdir()):
+                yield path
+                if depth < deepest and path.is_dir() and not path.is_symlink():
+                    waiting.append((path, depth + 1))
 
 
 def _is_plain(file, folder):

@@ -14,8 +14,11 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from . import GradingError, grader, reading
+from .feedback import printable
 from .plan import Plan, course_version
 from .warden import Warden
+
+OURS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
 
 class Wardens:
@@ -75,11 +78,13 @@ def _grade(submissions, lesson, policy, out, jobs, fresh, say):
     if done := len(submissions) - len(waiting):
         say(f"{done} of {len(submissions)} are graded already, and have not changed.")
     if waiting:
+        closed = [out, *(handed.path for handed in submissions if not handed.path.is_symlink())]
+        plan = Plan(lesson, policy, secrets.randbits(64), closed)
         folder = Path(tempfile.mkdtemp(prefix="tinytorch-packages-"))
         try:
             folder.chmod(0o711)  # for the sandboxed user to get to its package
             with Wardens(min(jobs, len(waiting))) as wardens:
-                _run(waiting, found, Plan(lesson, policy, secrets.randbits(64)), out, wardens, folder, say)
+                _run(waiting, found, plan, out, wardens, folder, say)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return [found[handed] for handed in submissions]
@@ -95,7 +100,7 @@ def _run(waiting, found, plan, out, wardens, folder, say):
         with wardens.one() as warden:
             try:
                 work.grade(handed, found[handed], warden)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:  # of ours: it must not cost the others
+            except OURS as error:  # it must not cost the others
                 found[handed].flags.append(f"The grader itself failed here: {type(error).__name__}: {error}")
         return handed
 
@@ -107,7 +112,7 @@ def _run(waiting, found, plan, out, wardens, folder, say):
                 grade = found[future.result()]
                 bar.update()
                 if bar.disable:
-                    say(f"{grade.student}: {grade.score:g} of {grade.max_score}")
+                    say(f"{printable(grade.student)}: {grade.score:g} of {grade.max_score}")
     finally:  # also after Ctrl-C: what is under way ends at once
         pool.shutdown(wait=False, cancel_futures=True)
         wardens.close()

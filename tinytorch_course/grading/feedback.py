@@ -27,6 +27,12 @@ def clean(text):
     return NOT_PRINTED.sub("", str(text).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
+def printable(text):
+    """A text on one line, that can do nothing to a terminal or to the order of what stands around it."""
+    text = " ".join(clean(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def shown(text):
     """A student's text as far as it is worth reading."""
     text = clean(verdict.shortened(text)).strip("\n")

@@ -1,5 +1,6 @@
 """Grading one submission: read it, then one exercise after the other."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -171,8 +172,8 @@ def handed_in(folder):
 
 def _names(paths):
     """A name for each path: without its ending where that is clear, and different also where case does not count."""
-    short = [display(path.name if path.is_dir() else path.stem) for path in paths]
-    whole = [display(path.name) for path in paths]
+    short = [_folder_name(path.name if path.is_dir() else path.stem) for path in paths]
+    whole = [_folder_name(path.name) for path in paths]
     same = Counter(map(_folded, short)) + Counter(_folded(b) for a, b in zip(short, whole) if a != b)
     names = [a if same[_folded(a)] == 1 else b for a, b in zip(short, whole)]
     seen = Counter()
@@ -181,6 +182,12 @@ def _names(paths):
         if seen[_folded(name)] > 1:
             names[i] = f"{name} ({seen[_folded(name)]})"
     return names
+
+
+def _folder_name(name):
+    """A file's name as one of a folder, which may be too long where each of its bytes is spelled out."""
+    text = display(name)
+    return text if len(text.encode()) <= 200 else f"{text[:50]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}"
 
 
 def _folded(name):

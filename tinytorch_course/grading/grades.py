@@ -89,7 +89,9 @@ class Grade:
     def write(self, folder):
         """Write grade.json into a folder: all of it, or nothing."""
         content = {"schema": SCHEMA, **asdict(self), "score": self.score, "seconds": round(self.seconds, 2)}
-        files.write(Path(folder) / NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        text = text.encode("utf-8", "backslashreplace").decode()  # half a character, as JSON spells it
+        files.write(Path(folder) / NAME, text)
 
 
 def read(folder):

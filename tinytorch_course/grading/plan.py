@@ -5,7 +5,6 @@ before anything is graded.
 """
 
 import hashlib
-import importlib.util
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from ..checking import gates_in
 from ..lessons import ROOT
 from . import GradingError, probes, verdict
-from .sandbox import SYSTEM
+from .sandbox import ITSELF, SYSTEM, without
 
 PYTHON = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix})
 
@@ -63,8 +62,10 @@ class Gate:
 class Plan:
     """The gates of each exercise, and the tasks that a warden is given."""
 
-    def __init__(self, lesson, policy, seed, root=ROOT):
-        self.lesson, self.policy, self.seed, self.root = lesson, policy, seed, Path(root)
+    def __init__(self, lesson, policy, seed, closed=(), root=ROOT):
+        """closed: what no answer may read, beside the course: other submissions, and the grades."""
+        self.lesson, self.policy, self.seed, self.root = lesson, policy, seed, Path(root).resolve()
+        self.python = self._python([self.root, *closed, *([policy.tests] if policy.tests else [])])
         folders = [(self.root / "tests" / lesson.folder, False)]
         folders += [(Path(policy.tests).resolve(), True)] if policy.tests else []
         self.gates = {
@@ -131,24 +132,25 @@ class Plan:
         wanted = {"path": str(path), "lesson": self.lesson.number, "prior": self.policy.prior}
         return self._task("read", self.root, [path, self.root / "modules"], **wanted)
 
+    def _python(self, closed):
+        """Paths with Python, its packages and the system's libraries, and none of the course's in them."""
+        copies = [Path(folder) / "tinytorch" for folder in sys.path if (Path(folder) / "tinytorch").is_dir()]
+        inside = [path for path in PYTHON if Path(path).resolve().is_relative_to(self.root)]  # .venv in the clone
+        outside = [path for path in (*SYSTEM, *PYTHON) if path not in inside]
+        return [*without(outside, [*closed, *copies]), *without(inside, copies)]
+
     def _task(self, kind, package, readable, **more):
         package = Path(package)
-        readable = [*SYSTEM, *PYTHON, self.root / "tinytorch_course", package / "tinytorch", *readable]
-        hidden = [] if package == self.root else [self.root / "tinytorch", *_installed()]
+        trusted = package == self.root  # then it is no student's code that runs
+        python = [*SYSTEM, *PYTHON] if trusted else self.python
+        readable = [*python, ITSELF, self.root / "tinytorch_course", package / "tinytorch", *readable]
         limits = {
             "memory": self.policy.memory * 1_000_000,
             "readable": list(map(str, readable)),
-            "hidden": list(map(str, hidden)),
-            "nobody": package != self.root,  # who is root may have closed the reference to all others
             "listed": [str(package)],  # Python looks there for what there is
+            "nobody": not trusted,  # who is root may have closed the reference to all others
         }
         return {"kind": kind, "limits": limits, "package": str(package), **more}
-
-
-def _installed():
-    """Where a tinytorch is installed, which answers must not read either."""
-    found = importlib.util.find_spec("tinytorch")
-    return list(found.submodule_search_locations) if found else []
 
 
 def course_version(lesson, root=ROOT):

@@ -25,23 +25,23 @@ NOBODY = 65534  # the user, and the group, that owns nothing
 OPEN_FILES = 256
 SYSTEM = (
     "/usr", "/lib", "/lib64", "/bin", "/opt", "/etc/ld.so.cache", "/etc/localtime",
-    "/dev/urandom", "/dev/zero", "/proc/self",
+    "/dev/urandom", "/dev/zero",
 )  # fmt: skip
+ITSELF = "/proc/self"  # what the kernel says of the process that asks
 
 
 @dataclass(frozen=True)
 class Limits:
     """seconds: of CPU; memory: bytes of address space; file: bytes of one file. See `enter` for the rest.
 
-    readable: paths of which everything below can be read; hidden: what cannot be read although it lies below one;
-    listed: folders of which the names can be read. nobody: whether root becomes another user, if that one gets there.
+    readable: paths of which everything below can be read; listed: folders of which the names can be read.
+    nobody: whether root becomes another user, if that one gets to all of them.
     """
 
     seconds: int
     memory: int
     file: int
     readable: tuple
-    hidden: tuple = ()
     listed: tuple = ()
     nobody: bool = True
 
@@ -54,9 +54,9 @@ def enter(limits, scratch):
     _limit_resources(limits)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # if memory gets short, this process goes first
-    readable, missing = _expanded(limits.readable, limits.hidden), []
+    missing = []
     _give_up_rights(limits, scratch)
-    if not _restrict_files(readable, limits.listed, scratch):
+    if not _restrict_files(limits, scratch):
         missing.append("reading and writing files")
     if not _restrict_calls():
         missing.append("the network, and starting processes")
@@ -119,7 +119,7 @@ class _Beneath(ctypes.Structure):
     _fields_ = [("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32)]
 
 
-def _restrict_files(readable, listed, scratch):
+def _restrict_files(limits, scratch):
     """Allow reading below some paths and writing below one, nothing else. Returns whether the kernel can do so."""
     version = _call(CREATE_RULESET, None, 0, 1) if sys.platform == "linux" else -1
     if version < 1:
@@ -131,9 +131,9 @@ def _restrict_files(readable, listed, scratch):
         return False
     _allow(rules, "/dev/null", READ_FILE | WRITE_FILE)
     _allow(rules, scratch, every & ~MAKE_SPECIAL & ~EXECUTE)
-    for path in readable:
+    for path in limits.readable:
         _allow(rules, path, EXECUTE | READ_FILE | READ_DIR)
-    for path in listed:
+    for path in limits.listed:
         _allow(rules, path, READ_DIR)
     ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
     restricted = _call(RESTRICT_SELF, rules, 0) == 0
@@ -156,15 +156,15 @@ def _call(number, *arguments):
     return ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *wide)
 
 
-def _expanded(readable, hidden):
-    """Paths that together hold all below `readable`, but nothing of `hidden`: a folder is allowed as a whole."""
-    hidden = [Path(path).resolve() for path in hidden]
+def without(readable, closed):
+    """Paths that together hold all below `readable`, but nothing of `closed`: Landlock allows a folder as a whole."""
+    closed = [Path(path).resolve() for path in closed]
     waiting, found = [Path(path).resolve() for path in readable], []
     while waiting:
         path = waiting.pop()
-        if any(path.is_relative_to(other) for other in hidden):
+        if any(path.is_relative_to(other) for other in closed):
             continue
-        if any(other.is_relative_to(path) for other in hidden):
+        if any(other.is_relative_to(path) for other in closed):
             waiting += path.iterdir()
         else:
             found.append(path)
@@ -174,13 +174,14 @@ def _expanded(readable, hidden):
 # ---- system calls: seccomp
 
 DENIED = (
-    "socket", "connect", "bind", "listen", "accept", "accept4", "sendto", "sendmsg",
+    "socket", "connect", "bind", "listen", "accept", "accept4", "sendto", "sendmsg", "sendmmsg", "socketpair",
     "fork", "vfork", "execve", "execveat", "unshare", "setns",
     "tkill", "rt_sigqueueinfo", "pidfd_open", "pidfd_send_signal", "pidfd_getfd",
     "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "kcmp",
     "io_uring_setup", "io_uring_enter", "io_uring_register", "bpf", "perf_event_open", "userfaultfd",
     "add_key", "request_key", "keyctl", "mount", "umount2", "pivot_root", "chroot",
-    "shmget", "shmat", "semget", "msgget", "mq_open", "memfd_secret",
+    "shmget", "shmat", "semget", "msgget", "mq_open", "memfd_secret", "memfd_create",
+    "shmctl", "semctl", "semop", "semtimedop", "msgctl", "msgsnd", "msgrcv", "mq_unlink",
     "setpriority", "sched_setaffinity", "sched_setscheduler", "sched_setattr", "ioprio_set",
 )  # fmt: skip
 IGNORED = (  # Landlock does not know them, and copying a file calls them: they do nothing, and say that they did

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from .. import messages
-from .feedback import clean, in_order, number
+from .feedback import in_order, number, printable
 
 MOST_BINS, MOST_HARD, MOST_TO_SEE = 8, 3, 12  # in the terminal
 OUTCOMES = {  # of an exercise, in the picture: word and colour
@@ -106,13 +106,13 @@ def _why(graded):
     if graded.status not in ("failed", "partial"):
         return messages.TITLES[graded.status]
     failure = graded.failure or {}
-    return _printable(graded.mistake or failure.get("cause") or failure.get("test") or graded.message)[:300]
+    return printable(graded.mistake or failure.get("cause") or failure.get("test") or graded.message)[:300]
 
 
 def _to_see(grades, lesson, width):
     """Who is flagged, and then who made Python crash, or handed in nothing that can be graded."""
     flagged_first = sorted(grades, key=lambda grade: not grade.flags)
-    found = [(_printable(grade.student), reasons) for grade in flagged_first if (reasons := _reasons(grade, lesson))]
+    found = [(printable(grade.student), reasons) for grade in flagged_first if (reasons := _reasons(grade, lesson))]
     lines = []
     for student, reasons in found[:MOST_TO_SEE]:
         lines.append("  " + textwrap.shorten(f"{student}: {'; '.join(reasons)}", width - 2, placeholder=" ..."))
@@ -121,19 +121,13 @@ def _to_see(grades, lesson, width):
 
 
 def _reasons(grade, lesson):
-    pairs, reasons = in_order(grade, lesson), [_printable(flag) for flag in grade.flags]
+    pairs, reasons = in_order(grade, lesson), [printable(flag) for flag in grade.flags]
     if not grade.complete:
         reasons.append("stopped before its end")
     if all(graded.status == "not_attempted" for _, graded in pairs):
-        reasons.append(f"nothing attempted in {_printable(grade.file)}")
+        reasons.append(f"nothing attempted in {printable(grade.file)}")
     words = messages.TITLES
     return reasons + [f"{e.id} {words[g.status]}" for e, g in pairs if g.status in ("crashed", "memory")]
-
-
-def _printable(text):
-    """A text on one line, that can do nothing to a terminal or to the order of what stands around it."""
-    text = " ".join(clean(text).split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 # ---- the picture

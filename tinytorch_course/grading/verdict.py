@@ -43,7 +43,7 @@ def events_of(outcome):
         try:
             event = json.loads(line)
             _take(event, found)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             if i < len(lines) - 1 or outcome.ended == "well":  # the last line may be torn
                 found.faults.append("The record of the tests has a line in it that they did not write.")
                 break
@@ -55,10 +55,10 @@ def _take(event, found):
     if kind == "passed":
         if event["test"] in found.passed:
             found.faults.append(f"{event['test']} is reported twice.")
-        found.passed[str(event["test"])] = float(event["seconds"])
+        found.passed[str(event["test"])] = _seconds(event["seconds"])
     elif kind == "failed":
         found.failed.setdefault(str(event["test"]), shortened(event["said"]))
-        found.seconds[str(event["test"])] = float(event["seconds"])
+        found.seconds[str(event["test"])] = _seconds(event["seconds"])
         found.failure = found.failure or _failure(event["failure"])
     elif kind == "evaded":
         found.failed.setdefault(str(event["test"]), "The answer skipped this test.")
@@ -73,7 +73,16 @@ def _take(event, found):
     elif kind == "test":
         found.last = shortened(event["test"]).rpartition("::")[2].replace("_", " ")
     found.done |= kind in ("tests done", "end")
-    found.ended |= kind == "end"
+    if kind == "end":
+        found.ended = found.ended or event["status"] in (0, 1)  # pytest's own: all passed, or some failed
+
+
+def _seconds(given):
+    """Seconds as JSON can write them. Raises ValueError, OverflowError or TypeError for all else."""
+    seconds = float(given)
+    if not 0 <= seconds < 1e6:
+        raise ValueError(f"{seconds} seconds")
+    return seconds
 
 
 def _failure(given):
@@ -96,32 +105,37 @@ def judged(gate, outcome):
     """(status, message, Found) of a student's run of the tests of a gate."""
     found = events_of(outcome)
     found.passed = {test: seconds for test, seconds in found.passed.items() if test not in found.failed}
-    memory = "MemoryError" in " ".join([found.not_run, outcome.said, *found.failed.values()])
-    birds = [name for name in gate.canaries if found.canaries.get(name) != "failed"]
-    passed = [name for name, came in found.canaries.items() if came != "failed"]
-    if found.faults or passed or (found.ended and birds and not found.not_run):
-        why = found.faults[0] if found.faults else f"{len(birds)} of {len(gate.canaries)} canaries did not fail."
-        return "tampered", why, found
+    return *(_tampered(gate, found) or _judged(gate, outcome, found)), found
+
+
+def _tampered(gate, found):
+    """(status, message) where somebody else than the tests has written the record, or None."""
+    silent = [name for name in gate.canaries if found.canaries.get(name) != "failed"]
+    alive = [name for name, came in found.canaries.items() if came != "failed"]
+    if found.faults:
+        return "tampered", found.faults[0]
+    if alive or (found.ended and silent and not found.not_run):
+        return "tampered", f"{len(silent)} of {len(gate.canaries)} canaries did not fail."
+    if not found.ended and found.passed.keys() >= set(gate.passes):
+        return "tampered", "All tests pass, but their record has no end."
+
+
+def _judged(gate, outcome, found):
+    where, memory = f"in: {found.last}.", "MemoryError" in " ".join([outcome.said, *found.failed.values()])
+    missing = [test for test in gate.passes if test not in found.passed]
     if found.not_run:
         message = f"With the answer in it the framework cannot be tested: {found.not_run}"
-        return "memory" if memory else "crashed", message, found
-    if outcome.ended == "timeout" and not found.done:
-        return "timeout", f"No end, in: {found.last}. Is there a loop that never ends?", found
-    if outcome.ended == "output":
-        return "crashed", f"It wrote far more than there is room for, in: {found.last}.", found
-    if memory:
-        return "memory", f"It needs more memory than there is, in: {found.last}.", found
-    if not found.done and outcome.ended != "well":
-        return (
-            "crashed",
-            f"Python itself ended, in: {found.last}. {shortened(outcome.said[-300:].strip())}".strip(),
-            found,
-        )
-    missing = [test for test in gate.passes if test not in found.passed]
+        return "memory" if "MemoryError" in message else "crashed", message
     if not missing:
-        return "passed", "", found
-    ran = [test for test in missing if test in found.failed]
-    if len(ran) < len(missing) and not found.ended:
-        return "crashed", f"Python itself ended, in: {found.last}.", found
-    said = found.failed[ran[0]] if ran else "a test was not run"
-    return "failed", f"{len(missing)} of {len(gate.passes)} tests do not pass: {said}", found
+        return "passed", ""
+    if memory:
+        return "memory", f"It needs more memory than there is, {where}"
+    if outcome.ended == "timeout" and not found.done:
+        return "timeout", f"No end, {where} Is there a loop that never ends?"
+    if outcome.ended == "output":
+        return "crashed", f"It wrote far more than there is room for, {where}"
+    failed = [test for test in missing if test in found.failed]
+    if not found.ended and len(failed) < len(missing):
+        return "crashed", f"Python itself ended, {where} {shortened(outcome.said[-300:].strip())}".strip()
+    said = found.failed[failed[0]] if failed else "a test was not run"
+    return "failed", f"{len(missing)} of {len(gate.passes)} tests do not pass: {said}"
