@@ -139,6 +139,7 @@ def test_a_grade_that_cannot_be_read_is_none(tmp_path, content):
 # ---- again
 
 
+@pytest.mark.slow
 def test_what_has_not_changed_is_not_run_again(tmp_path):
     folder = tmp_path / "class"
     first, _ = graded(hand_in(folder, alice=work(ex_05_1=True), bob=work(ex_05_2=True)), tmp_path / "out")
@@ -211,6 +212,7 @@ def test_every_thing_in_the_folder_is_somebody(tmp_path):
     assert sorted(found) == sorted(["a.zip", "a.ipynb", "b", "c, \"d'é\n", "-e", "=f()", "g.v2", "h.i", "\\xff"])
 
 
+@pytest.mark.slow
 def test_students_of_one_file_name_are_told_apart(tmp_path):
     for name, answers in (("alice", ALL), ("bob", {"ex_05_1": True})):
         (tmp_path / "class" / name).mkdir(parents=True)
@@ -230,6 +232,7 @@ def test_a_folder_without_submissions_is_refused(tmp_path):
 # ---- what is asked
 
 
+@pytest.mark.slow
 def test_earlier_lessons_are_the_reference_s_or_the_student_s(tmp_path):
     earlier = LESSONS[2].exercises[0]
     text = work(**ALL) + f'\n\n@course.exercise("{earlier.id}")\n{earlier.solution()}'
@@ -241,6 +244,7 @@ def test_earlier_lessons_are_the_reference_s_or_the_student_s(tmp_path):
     assert reference.score == own.score == 3
 
 
+@pytest.mark.slow
 def test_parts_of_the_points_where_that_is_asked(tmp_path):
     submissions = hand_in(tmp_path / "class", alice=work(ex_05_2=TYPICAL.code, ex_05_1=True))
     [grade], _ = graded(submissions, tmp_path / "out", partial=True)

@@ -171,6 +171,7 @@ def test_the_forward_stage_of_an_operation_returns_its_output_alone():
         holes.forward_only("def grad(g):\n    return g\n", "grad")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(PACKAGE).as_posix())
 def test_every_function_of_the_package_can_be_cut_and_put_back(file):
     source = file.read_text(encoding="utf-8")

@@ -202,6 +202,7 @@ def processes_in(folder):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal", [2, 9, 15], ids=["Ctrl-C", "kill -9", "terminate"])
 def test_who_is_stopped_leaves_no_process_behind(tmp_path, signal):
     (tmp_path / "class").mkdir()

@@ -44,7 +44,7 @@ class Outcome:
     """What came of a task.
 
     ended: "well", or why it was ended or ended by itself: "timeout", "output" (too much was written), "crashed".
-    output: what it wrote for us; said: the last of its standard error; missing: what could not be limited.
+    output: what it wrote for us; said: the last of its standard error.
     """
 
     ended: str
