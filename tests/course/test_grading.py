@@ -280,6 +280,27 @@ def test_hidden_tests_count_and_say_nothing(tmp_path):
     assert "secret" not in (tmp_path / "out" / LESSON.folder / "bob" / "grade.json").read_text()
 
 
+HIDDEN_PROBE = f"""
+import numpy as np
+
+from tinytorch_course.grading.probes import gradients, probe
+
+
+@probe("{MUL.id}", lambda rng: {{"x": 1e6 * rng.uniform(1, 2, 3)}})
+def secret_of_large_numbers(tt, x):
+    return gradients(tt, lambda a, b: a * b, x, x, g=np.ones(3))
+"""
+
+
+def test_hidden_probes_count_where_points_do_and_say_nothing(tmp_path):
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "probes.py").write_text(HIDDEN_PROBE)
+    submissions = hand_in(tmp_path / "class", alice=work(ex_05_2=True), bob=work(ex_05_2=ONLY_SMALL))
+    (alice, bob), _ = graded(submissions, tmp_path / "out", tests=tmp_path / "hidden", strict=True)
+    assert alice.exercises[1].status == "passed"
+    assert (bob.exercises[1].status, bob.exercises[1].message) == ("failed", "A hidden test does not pass.")
+
+
 def test_a_folder_of_hidden_tests_without_any_is_refused(tmp_path):
     (tmp_path / "hidden").mkdir()
     with pytest.raises(GradingError, match=r"gates an exercise of lesson 05\. A hidden test is"):

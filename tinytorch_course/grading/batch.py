@@ -107,7 +107,7 @@ def _run(waiting, found, plan, out, wardens, folder, say):
     pool = ThreadPoolExecutor(len(wardens.all))
     try:
         futures = [pool.submit(one, handed) for handed in waiting]
-        with tqdm(total=len(waiting), unit="submission", disable=not sys.stderr.isatty()) as bar:
+        with tqdm(total=len(waiting), unit=" submission", disable=not sys.stderr.isatty()) as bar:
             for future in as_completed(futures):
                 grade = found[future.result()]
                 bar.update()

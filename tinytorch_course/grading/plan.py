@@ -95,6 +95,8 @@ class Plan:
             if gate.files:
                 outcome = warden.run(self.tests(gate, None, self.root), 4 * self.policy.timeout)
                 found = verdict.events_of(outcome)
+                if set(found.canaries.values()) - {"failed"}:
+                    found.faults.append("A canary, a test that has to fail, does not.")
                 if outcome.ended != "well" or found.faults or found.failed or found.not_run:
                     raise GradingError(
                         f"On this machine the reference itself does not pass the tests of {gate.exercise.id} in "

@@ -24,7 +24,7 @@ from pathlib import Path
 NOBODY = 65534  # the user, and the group, that owns nothing
 OPEN_FILES = 256
 SYSTEM = (
-    "/usr", "/lib", "/lib64", "/bin", "/opt", "/etc/ld.so.cache", "/etc/localtime",
+    "/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime",
     "/dev/urandom", "/dev/zero",
 )  # fmt: skip
 ITSELF = "/proc/self"  # what the kernel says of the process that asks

@@ -18,7 +18,6 @@ class Found:
 
     passed: dict = field(default_factory=dict)
     failed: dict = field(default_factory=dict)
-    skipped: dict = field(default_factory=dict)
     seconds: dict = field(default_factory=dict)
     canaries: dict = field(default_factory=dict)
     failure: dict | None = None
@@ -62,8 +61,6 @@ def _take(event, found):
         found.failure = found.failure or _failure(event["failure"])
     elif kind == "evaded":
         found.failed.setdefault(str(event["test"]), "The answer skipped this test.")
-    elif kind == "skipped":
-        found.skipped[str(event["test"])] = True
     elif kind == "canary":
         found.canaries[str(event["test"])] = event["outcome"]
     elif kind == "recognised":
