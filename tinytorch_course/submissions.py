@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import lzma
 import re
 import zipfile
 import zlib
@@ -16,6 +17,7 @@ LARGEST = 5_000_000  # bytes of one file: a notebook with pictures has less
 LARGEST_ZIP = 50_000_000  # of a zip, packed: a small file can hold a large one, which is then not read to its end
 MOST_FILES = 500
 KINDS = (".py", ".ipynb", ".zip")
+TOO_MANY = "Of {} files, {} were read. Hand in the notebook, or work/, alone."
 MARK = re.compile(r"""exercise\(\s*["'](ex-\d+-\d+)["']""")
 BEGINS = re.compile(r"(?=^(?:@|def |class |import |from |\w+ *=))", re.MULTILINE)  # a statement at the left margin
 
@@ -54,7 +56,7 @@ def read(path, lessons):
     path, found = Path(path), Submission(Path(path))
     texts = {name: _sound(pieces, name, found) for name, pieces in _pieces(path, found.notes)}
     for lesson in lessons:
-        in_order = sorted(texts, key=lambda name: (not name.endswith(".py"), lesson.folder not in name, name))
+        in_order = sorted(texts, key=lambda name: (_kind(name) != ".py", lesson.folder not in name, name))
         names = [exercise.name for exercise in lesson.exercises]
         for exercise in lesson.exercises:
             for name in in_order:
@@ -81,7 +83,7 @@ def _sound(pieces, name, found):
     for piece in pieces:
         if why := answers.fault(*piece):
             found.faults |= dict.fromkeys(MARK.findall(piece.text), why)
-            found.notes += [why] if name.endswith(".py") else []  # a notebook may have cells that are no Python
+            found.notes += [why] if _kind(name) == ".py" else []  # a notebook may have cells that are no Python
         else:
             sound.append(piece.text)
     return "\n\n".join(sound) if len(sound) > 1 else "".join(sound)
@@ -91,12 +93,14 @@ def _pieces(path, notes):
     """(name, pieces of Python) of each file of a submission: cells of a notebook, or the text of a Python file."""
     for name, content in _contents(path, notes):
         try:
-            inside = _of_zip(content, name, notes) if name.endswith(".zip") else [(name, content)]
+            inside = _of_zip(content, name, notes) if _kind(name) == ".zip" else [(name, content)]
         except SubmissionError as error:
-            if name == path.name:
+            if path.is_file():
                 raise
             notes.append(str(error))
             continue
+        if _kind(name) == ".zip" and path.is_dir():
+            inside = [(f"{name}/{inner}", found) for inner, found in inside]  # another file may have that name
         for inner, found in inside:
             if (pieces := _python(inner, found, notes)) is not None:
                 yield inner, pieces
@@ -108,23 +112,32 @@ def _contents(path, notes):
         raise SubmissionError(f"There is no submission at {path}.")
     if path.is_symlink() or not (path.is_dir() or path.is_file()):
         raise SubmissionError(f"{path.name} is no submission: it is a link, or no file at all.")
-    if path.is_dir():
-        inside = path / "work" if (path / ".tinytorch").is_dir() else path
-        files = [file for file in below(inside) if file.suffix in KINDS and _is_plain(file, path)]
-        files.sort(key=lambda file: (len(file.parts), file))  # the student's own lie higher than an environment's
-        if len(files) > MOST_FILES:
-            notes.append(f"Of {len(files)} files, {MOST_FILES} were read. Hand in the notebook, or work/, alone.")
-        found = [(file, file.relative_to(path).as_posix()) for file in files[:MOST_FILES]]
-    elif path.suffix in KINDS:
-        found = [(path, path.name)]
-    else:
+    files = files_of(path)
+    if path.is_file() and not files:
         raise SubmissionError(f"{path} is no submission: it needs to be a .py or .ipynb file, a zip, or a folder.")
-    for file, name in found:
+    if len(files) > MOST_FILES:
+        notes.append(TOO_MANY.format(len(files), MOST_FILES))
+    for file in files[:MOST_FILES]:
+        name = path.name if file == path else file.relative_to(path).as_posix()
         with file.open("rb") as stream:
-            content = stream.read(LARGEST_ZIP + 1 if name.endswith(".zip") else LARGEST + 1)
+            content = stream.read(LARGEST_ZIP + 1 if _kind(name) == ".zip" else LARGEST + 1)
         content = _small(content, name, notes)
         if content is not None:
             yield name, content
+
+
+def files_of(path):
+    """The files that may have answers in them, those first that lie highest: the student's, not an environment's."""
+    path = Path(path)
+    if not path.is_dir():
+        return [path] if _kind(path.name) in KINDS and path.is_file() and not path.is_symlink() else []
+    inside = path / "work" if (path / ".tinytorch").is_dir() else path
+    files = [file for file in below(inside) if _kind(file.name) in KINDS and _is_plain(file, path)]
+    return sorted(files, key=lambda file: (len(file.parts), file))
+
+
+def _kind(name):
+    return PurePosixPath(name).suffix.lower()
 
 
 def below(folder, deepest=20):
@@ -150,20 +163,26 @@ def _of_zip(content, name, notes):
     found = []
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            for entry in archive.infolist()[:MOST_FILES]:
-                inner = PurePosixPath(entry.filename)
-                if inner.suffix not in KINDS[:2] or any(part.startswith((".", "__")) for part in inner.parts):
-                    continue
+            names = [(entry, PurePosixPath(entry.filename)) for entry in archive.infolist()]
+            wanted = [(entry, inner) for entry, inner in names if _is_wanted(inner)]
+            if len(wanted) > MOST_FILES:
+                notes.append(TOO_MANY.format(len(wanted), MOST_FILES))
+            for entry, inner in wanted[:MOST_FILES]:
                 with archive.open(entry) as stream:
                     text = _small(stream.read(LARGEST + 1), inner.as_posix(), notes)
                 found += [(inner.as_posix(), text)] if text is not None else []
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError) as error:
         raise SubmissionError(f"{name} cannot be read as a zip: {error}.") from error
     return found
 
 
+def _is_wanted(inner):
+    """Whether a name in a zip is that of Python, and in no hidden folder."""
+    return _kind(inner) in KINDS[:2] and not any(part.startswith((".", "__")) for part in inner.parts)
+
+
 def _small(content, name, notes):
-    largest = LARGEST_ZIP if name.endswith(".zip") else LARGEST
+    largest = LARGEST_ZIP if _kind(name) == ".zip" else LARGEST
     if len(content) > largest:
         notes.append(f"{name} is larger than {largest / 1e6:.0f} MB, and was not read.")
         return None
@@ -174,7 +193,7 @@ def _python(name, content, notes):
     """The pieces of Python in a file, or None where it has none."""
     try:
         text = content.decode("utf-8-sig")
-        if name.endswith(".ipynb"):
+        if _kind(name) == ".ipynb":
             return [Piece(cell, f"{name}, cell {i},") for i, cell in enumerate(notebooks.cells_of(text, name), 1)]
     except (ValueError, RecursionError) as error:
         notes.append(f"{name} cannot be read: {error}.")

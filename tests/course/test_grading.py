@@ -12,8 +12,9 @@ import zipfile
 import pytest
 
 from tinytorch_course import notebooks
-from tinytorch_course.grading import GradingError, batch, grader, grades
-from tinytorch_course.grading.plan import Policy
+from tinytorch_course.grading import GradingError, batch, grader, grades, reading, verdict
+from tinytorch_course.grading.plan import Gate, Policy
+from tinytorch_course.grading.warden import Outcome
 from tinytorch_course.lessons import ROOT, read_lessons
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="grading needs Linux or macOS")
@@ -210,6 +211,35 @@ def test_every_thing_in_the_folder_is_somebody(tmp_path):
     os.close(os.open(os.fsencode(tmp_path) + b"/\xff.py", os.O_CREAT))
     found = [handed.student for handed in grader.handed_in(tmp_path)]
     assert sorted(found) == sorted(["a.zip", "a.ipynb", "b", "c, \"d'é\n", "-e", "=f()", "g.v2", "h.i", "\\xff"])
+
+
+def test_names_that_differ_in_case_alone_are_told_apart(tmp_path):
+    for name in ("A", "a", "a (2)"):
+        (tmp_path / name).mkdir(exist_ok=True)  # there are systems on which two of them are one
+    found = [handed.student.casefold() for handed in grader.handed_in(tmp_path)]
+    assert len(set(found)) == len(found) >= 2
+
+
+def test_the_checksum_is_of_what_is_read(tmp_path):
+    (tmp_path / ".venv").mkdir()
+    for i in range(600):
+        (tmp_path / ".venv" / f"{i}.py").touch()
+    (tmp_path / "work.py").write_text("x = 1")
+    before = reading.sha256(tmp_path)
+    (tmp_path / ".venv" / "1.py").write_text("changed")
+    assert reading.sha256(tmp_path) == before
+    (tmp_path / "work.py").write_text("x = 2")
+    assert reading.sha256(tmp_path) != before
+
+
+def test_time_that_runs_out_after_the_tests_is_no_tampering():
+    gate = Gate(MUL, ROOT, False, [], passes=["a"], canaries=["one"])
+    record = b'{"event": "passed", "test": "a", "seconds": 1}\n'
+    assert verdict.judged(gate, Outcome("timeout", record))[0] == "timeout"
+    assert verdict.judged(gate, Outcome("well", record))[0] == "tampered"
+    said = b'{"event": "failed", "test": "a", "seconds": 1, "said": "AssertionError: 1", "failure": null}\n'
+    canary = b'{"event": "canary", "test": "one", "outcome": "failed"}\n{"event": "end", "status": 1}\n'
+    assert verdict.judged(gate, Outcome("well", said + canary, "a MemoryError is mentioned"))[0] == "failed"
 
 
 @pytest.mark.slow

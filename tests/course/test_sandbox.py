@@ -83,6 +83,7 @@ REFUSED = {
     "a command": 'os.posix_spawn("/bin/true", ["true"], {{}})',
     "becoming a command": 'os.execv("/bin/true", ["true"])',
     "signals": "os.kill(os.getppid(), 0)",
+    "signals through a pipe": "import fcntl; fcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, os.getppid())",
     "signals to all": "os.kill(-1, 0)",
     "other limits": "import resource; resource.setrlimit(resource.RLIMIT_CPU, (99, 99))",
     "limits of others": "import resource; resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (9, 9))",
@@ -130,6 +131,7 @@ def test_who_has_no_rights_does_not_get_to_a_folder_that_is_closed(tmp_path):
     (tmp_path / "closed" / "open").mkdir(parents=True)
     (tmp_path / "closed").chmod(0o700)
     assert not sandbox.nobody_can_read([tmp_path / "closed" / "open"])
+    assert not sandbox.nobody_can_read([tmp_path / "closed"])
     assert sandbox.nobody_can_read(["/usr"])
 
 

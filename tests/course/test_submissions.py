@@ -148,6 +148,23 @@ def test_of_very_many_files_the_first_are_read(tmp_path, monkeypatch):
     assert said == "Of 9 files, 3 were read. Hand in the notebook, or work/, alone." and len(others) == 3
 
 
+def test_a_zip_with_many_other_files_is_searched_to_its_end(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for i in range(600):
+            file.writestr(f".git/objects/{i}.py", "")
+            file.writestr(f"pictures/{i}.png", "")
+        file.writestr("work/05_autograd.py", LEDGER + RIGHT)
+    assert MUL in read(tmp_path / "a.zip", LESSONS).answers
+
+
+def test_files_of_one_name_in_several_zips_do_not_hide_each_other(tmp_path):
+    python_file(tmp_path, RIGHT).rename(tmp_path / "05_autograd.py")
+    for name in ("handout.zip", "Handout2.ZIP"):
+        with zipfile.ZipFile(tmp_path / name, "w") as file:
+            file.writestr("05_autograd.py", LEDGER + MUL.hole())
+    assert read(tmp_path, LESSONS).answers[MUL].text == RIGHT
+
+
 # ---- pytest on a submission
 
 TEST = "tests/05_autograd/test_gradient_flow.py"

@@ -101,7 +101,8 @@ def _run(waiting, found, plan, out, wardens, folder, say):
             try:
                 work.grade(handed, found[handed], warden)
             except OURS as error:  # it must not cost the others
-                found[handed].flags.append(f"The grader itself failed here: {type(error).__name__}: {error}")
+                found[handed].flags.append(f"The grader itself failed here: {type(error).__name__}: {error}"[:300])
+                found[handed].write(out / handed.student)
         return handed
 
     pool = ThreadPoolExecutor(len(wardens.all))

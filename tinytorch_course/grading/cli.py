@@ -33,7 +33,7 @@ def add_commands(command):
     )
     rules.add_argument("--tests", type=Path, metavar="DIR", help="hidden tests of your own, beside the public ones")
     limits = grade_.add_argument_group("limits")
-    limits.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="submissions at a time")
+    limits.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="submissions at a time")
     limits.add_argument("--timeout", type=float, default=30, metavar="S", help="seconds for an exercise (%(default)s)")
     limits.add_argument("--memory", type=int, default=3000, metavar="MB", help="for an exercise (%(default)s)")
     zip_ = command("gradescope-zip", make_zip, "make the autograder of a lesson for Gradescope")
@@ -57,7 +57,7 @@ def grade(options):
         options.tests and options.tests.resolve(),
     )  # fmt: skip
     if options.single:
-        handed = [grader.Handed(grader.display(options.submissions.resolve().stem), options.submissions.resolve())]
+        handed = [grader.alone(options.submissions)]
     else:
         handed = grader.handed_in(options.submissions.resolve())
     grades = batch.grade(handed, lesson, policy, options.out, options.jobs, options.fresh, say=_say)
@@ -88,7 +88,7 @@ def _lesson(options):
 def _check(options):
     """Raise GradingError for options that make no sense, before anything is graded."""
     for name, least in (("jobs", 1), ("timeout", 1), ("memory", 500)):
-        if getattr(options, name) < least:
+        if not getattr(options, name) >= least:
             raise GradingError(f"--{name} needs to be at least {least}, but is {getattr(options, name):g}.")
     if options.strict and options.partial:
         raise GradingError("--strict gives the points of an exercise or none: leave --partial out.")

@@ -94,7 +94,7 @@ class Grader:
         passed = sum(1 for test in graded.tests if test.score)
         if graded.status == "passed":
             graded.score = float(graded.points)
-        elif self.policy.partial and graded.status == "failed" and passed:
+        elif self.policy.partial and graded.status != "tampered" and passed:
             graded.status, graded.score = "partial", round(share * passed, 2)
 
     def _run_gate(self, gate, answer, package, graded, grade, warden):
@@ -118,9 +118,10 @@ class Grader:
 
     def _probed(self, gate, outcome):
         """(status, message) of a run of the probes."""
+        if outcome.ended == "timeout":
+            return "timeout", "On other inputs than those of the tests it does not come to an end."
         if outcome.ended != "well":
-            status = "timeout" if outcome.ended == "timeout" else "crashed"
-            return status, "On other inputs than those of the tests it does not come to an end."
+            return "crashed", "On other inputs than those of the tests Python itself ended."
         try:
             different = probes.differences(gate.expected, probes.unpack(outcome.output))
         except ValueError as error:
@@ -133,6 +134,7 @@ class Grader:
         """Take down what a gate says, the first time that one does not pass."""
         if status == "passed" or graded.status not in ("passed", "failed"):
             return
+        message = verdict.shortened(message)
         if status == "tampered":
             grade.flags.append(f"{gate.exercise.id}: {message}")
         if graded.status == "passed" or status != "failed":
@@ -170,17 +172,25 @@ def handed_in(folder):
     return [Handed(name, path) for name, path in zip(_names(paths), paths)]
 
 
+def alone(path):
+    """The one submission at a path."""
+    path = Path(path).absolute()
+    return Handed(_names([path])[0], path)
+
+
 def _names(paths):
     """A name for each path: without its ending where that is clear, and different also where case does not count."""
     short = [_folder_name(path.name if path.is_dir() else path.stem) for path in paths]
     whole = [_folder_name(path.name) for path in paths]
     same = Counter(map(_folded, short)) + Counter(_folded(b) for a, b in zip(short, whole) if a != b)
     names = [a if same[_folded(a)] == 1 else b for a, b in zip(short, whole)]
-    seen = Counter()
+    taken = set()
     for i, name in enumerate(names):
-        seen[_folded(name)] += 1
-        if seen[_folded(name)] > 1:
-            names[i] = f"{name} ({seen[_folded(name)]})"
+        others, number = taken | set(map(_folded, names[i + 1 :])), 1
+        while _folded(names[i]) in (others if number > 1 else taken):
+            number += 1
+            names[i] = f"{name} ({number})"
+        taken.add(_folded(names[i]))
     return names
 
 

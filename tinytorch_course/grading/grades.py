@@ -107,5 +107,5 @@ def read(folder):
             for given in content["exercises"]
         ]
         return Grade(**content)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -108,7 +108,8 @@ class Plan:
                 gate.expected = probes.unpack(outcome.output) if outcome.ended == "well" else {"!": outcome.said}
                 raised = [f"{name} {said}" for name, said in gate.expected.items() if "!" in name]
                 if raised or not (gate.hidden or gate.expected):
-                    raise GradingError(f"The probes of {gate.exercise.id} fail on the reference: {raised}")
+                    why = raised or "there are none"
+                    raise GradingError(f"The probes of {gate.exercise.id} cannot be used, on the reference: {why}")
 
     # ---- tasks for a warden
 
@@ -137,6 +138,8 @@ class Plan:
     def _python(self, closed):
         """Paths with Python, its packages and the system's libraries, and none of the course's in them."""
         copies = [Path(folder) / "tinytorch" for folder in sys.path if (Path(folder) / "tinytorch").is_dir()]
+        for prefix in {"/usr", "/usr/local", *PYTHON}:  # of this Python, and of others that can be read
+            copies += Path(prefix).glob("lib*/python3*/*-packages/tinytorch")
         inside = [path for path in PYTHON if Path(path).resolve().is_relative_to(self.root)]  # .venv in the clone
         outside = [path for path in (*SYSTEM, *PYTHON) if path not in inside]
         return [*without(outside, [*closed, *copies]), *without(inside, copies)]
@@ -159,7 +162,8 @@ def course_version(lesson, root=ROOT):
     """The version, and a checksum of all that decides on points: when it changes, everything is graded anew."""
     folders = ("tinytorch", "tinytorch_course", f"tests/{lesson.folder}")
     paths = [path for folder in folders for path in (root / folder).rglob("*.py")]
-    paths += [*(root / "tests").glob("*.py"), root / "modules" / lesson.folder / "lesson.toml"]
+    paths += [*(root / "tests").glob("*.py"), *(root / "modules").glob("*/lesson.toml")]
+    paths += [root / "conftest.py", root / "pyproject.toml"]
     try:
         number = version("tinytorch-edu")
     except PackageNotFoundError:

@@ -23,7 +23,8 @@ SUSPECT_NAMES = {"__import__", "breakpoint", "compile", "eval", "exec", "globals
 
 
 def prepared(path, number, prior):
-    """What there is for each exercise of a lesson, ready for JSON: {"notes": [...], "exercises": {id: {...}}}.
+    """What there is for each exercise of a lesson, ready for JSON: {"notes": [...], "exercises": {id: {...}}}, and
+    "earlier", the targets in earlier lessons that are the student's.
 
     An exercise that was attempted has either "fault" (why it cannot be tried) or "answer", "changed" ({file: source} of
     the package in which it is tried), "fingerprint" and "flags". prior: "student" puts the answers to earlier lessons
@@ -85,9 +86,7 @@ def _is_testing(node):
 def sha256(path):
     """The checksum of what a submission is read from, whatever its other files are."""
     checksum, path = hashlib.sha256(), Path(path)
-    below = [path] if path.is_file() else sorted(submissions.below(path))
-    files = [file for file in below if file.suffix in submissions.KINDS and file.is_file() and not file.is_symlink()]
-    for file in files[: submissions.MOST_FILES]:
+    for file in submissions.files_of(path)[: submissions.MOST_FILES]:
         checksum.update(os.fsencode(file.relative_to(path)))
         with contextlib.suppress(OSError), file.open("rb") as stream:  # what cannot be read has no answers
             checksum.update(stream.read(submissions.LARGEST_ZIP))

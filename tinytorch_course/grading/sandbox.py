@@ -9,7 +9,7 @@ to Python code that reaches into Python itself. On Linux these are
   that reach into other processes or leave something behind in the kernel;
 - another user where the process is root's, and no capabilities.
 
-Elsewhere there are resource limits alone. `missing` says what cannot be limited on a machine.
+Elsewhere there are resource limits alone. `enter` returns what cannot be limited on a machine.
 """
 
 import contextlib
@@ -83,7 +83,7 @@ def _limit_resources(limits):
 
 def _give_up_rights(limits, scratch):
     """Stop being root, or at least being able to do what only root can."""
-    if limits.nobody and os.geteuid() == 0 and nobody_can_read([*limits.readable, scratch]):
+    if limits.nobody and os.geteuid() == 0 and nobody_can_read(limits.readable, scratch):
         os.chown(scratch, NOBODY, NOBODY)
         os.setgroups([])
         os.setgid(NOBODY)
@@ -93,10 +93,14 @@ def _give_up_rights(limits, scratch):
         ctypes.CDLL(None).capset(header, none)
 
 
-def nobody_can_read(paths):
-    """Whether a user without rights gets to all the paths: not to a Python in root's own folder, for example."""
+def nobody_can_read(paths, scratch="/"):
+    """Whether a user without rights could read the paths, and get to the scratch folder.
+
+    Not so, for example, with a Python in root's own folder.
+    """
     there = [Path(path).resolve() for path in paths if Path(path).exists()]
-    return all(folder.stat().st_mode & 0o001 for path in there for folder in path.parents)
+    open_ = all(path.stat().st_mode & (needed := 0o005 if path.is_dir() else 0o004) == needed for path in there)
+    return open_ and all(up.stat().st_mode & 0o001 for path in (*there, Path(scratch).resolve()) for up in path.parents)
 
 
 # ---- files: Landlock (https://docs.kernel.org/userspace-api/landlock.html)
@@ -206,6 +210,9 @@ def _restrict_calls():
     for name, place in (("kill", 0), ("tgkill", 0), ("rt_tgsigqueueinfo", 0)):
         rules.add_rule(refused, name, seccomp.Arg(place, seccomp.NE, own))
     rules.add_rule(refused, "prlimit64", seccomp.Arg(0, seccomp.NE, 0))
+    for command in (8, 10, 15):  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to others by way of a pipe
+        rules.add_rule(refused, "fcntl", seccomp.Arg(1, seccomp.EQ, command))
+    rules.add_rule(refused, "prctl", seccomp.Arg(0, seccomp.EQ, 4))  # PR_SET_DUMPABLE: its files could not be seen
     rules.add_rule(refused, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, CLONE_THREAD, 0))  # threads are allowed
     rules.add_rule(seccomp.ERRNO(errno.ENOSYS), "clone3")  # its flags are out of sight: so that `clone` is taken
     rules.load()

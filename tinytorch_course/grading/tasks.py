@@ -85,7 +85,10 @@ def read(task, output):
 
 
 def attempt(task, output):
-    """Try what a student's code should not be able to do; the output is JSON: what could be done, in words."""
+    """Try what a student's code should not be able to do; the output is JSON: what could be done, in words.
+
+    What the sandbox itself says that it could not limit comes first: a try may fail for another reason.
+    """
     attempts = {
         "reading the reference": lambda: open(task["reference"]).close(),
         "writing outside of its folder": lambda: os.close(os.open(task["elsewhere"], os.O_WRONLY)),
@@ -93,7 +96,7 @@ def attempt(task, output):
         "starting processes": lambda: os.fork() or os._exit(0),
         "signals to other processes": lambda: os.kill(os.getppid(), 0),
     }
-    done = []
+    done = list(task["missing"])
     for what, act in attempts.items():
         with contextlib.suppress(OSError):
             act()

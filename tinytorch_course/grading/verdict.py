@@ -102,37 +102,40 @@ def judged(gate, outcome):
     """(status, message, Found) of a student's run of the tests of a gate."""
     found = events_of(outcome)
     found.passed = {test: seconds for test, seconds in found.passed.items() if test not in found.failed}
-    return *(_tampered(gate, found) or _judged(gate, outcome, found)), found
+    status, message = _tampered(gate, outcome, found) or _judged(gate, outcome, found)
+    return status, shortened(message), found
 
 
-def _tampered(gate, found):
+def _tampered(gate, outcome, found):
     """(status, message) where somebody else than the tests has written the record, or None."""
     silent = [name for name in gate.canaries if found.canaries.get(name) != "failed"]
     alive = [name for name, came in found.canaries.items() if came != "failed"]
     if found.faults:
         return "tampered", found.faults[0]
     if alive or (found.ended and silent and not found.not_run):
-        return "tampered", f"{len(silent)} of {len(gate.canaries)} canaries did not fail."
-    if not found.ended and found.passed.keys() >= set(gate.passes):
+        return "tampered", f"{len({*silent, *alive})} canaries, tests that have to fail, did not."
+    if outcome.ended == "well" and not found.ended and found.passed.keys() >= set(gate.passes):
         return "tampered", "All tests pass, but their record has no end."
 
 
 def _judged(gate, outcome, found):
-    where, memory = f"in: {found.last}.", "MemoryError" in " ".join([outcome.said, *found.failed.values()])
+    where = f"in: {found.last}."
+    memory = any(said.partition(":")[0].endswith("MemoryError") for said in found.failed.values())
+    memory |= not found.ended and "MemoryError" in outcome.said
     missing = [test for test in gate.passes if test not in found.passed]
     if found.not_run:
         message = f"With the answer in it the framework cannot be tested: {found.not_run}"
         return "memory" if "MemoryError" in message else "crashed", message
-    if not missing:
+    if not missing and found.ended:
         return "passed", ""
     if memory:
         return "memory", f"It needs more memory than there is, {where}"
-    if outcome.ended == "timeout" and not found.done:
+    if outcome.ended == "timeout" and not (found.done and missing):
         return "timeout", f"No end, {where} Is there a loop that never ends?"
     if outcome.ended == "output":
         return "crashed", f"It wrote far more than there is room for, {where}"
     failed = [test for test in missing if test in found.failed]
-    if not found.ended and len(failed) < len(missing):
+    if not found.ended and len(failed) < max(1, len(missing)):
         return "crashed", f"Python itself ended, {where} {shortened(outcome.said[-300:].strip())}".strip()
     said = found.failed[failed[0]] if failed else "a test was not run"
     return "failed", f"{len(missing)} of {len(gate.passes)} tests do not pass: {said}"

@@ -36,7 +36,7 @@ PATIENCE = 0.25  # seconds between two looks at what is going on
 PRELOADED = (
     "numpy", "safetensors.numpy", "tqdm", "matplotlib", "threadpoolctl", "hypothesis.strategies", "pytest", "pyseccomp",
 )  # fmt: skip
-KEPT_VARIABLES = ("PATH", "TMPDIR", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "PYTHONHASHSEED")
+KEPT_VARIABLES = ("PATH", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHASHSEED")
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def _child(task, scratch, output, said):
         tempfile.tempdir, sys.dont_write_bytecode = None, True
         tasks = sys.modules["tinytorch_course.grading.tasks"]
         limits = Limits(**task["limits"] | {"seconds": round(task["seconds"]) + 5, "file": LARGEST_FILE})
-        enter(limits, scratch)
+        task["missing"] = enter(limits, scratch)
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: it ends with the warden
         tasks.KINDS[task["kind"]](task, 3)
