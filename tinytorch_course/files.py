@@ -5,19 +5,18 @@ import tempfile
 from pathlib import Path
 
 
-def write(path, text):
-    """Write all of a text file, or nothing of it: beside, synced to disk, and renamed. Creates its folder.
+def write(path, content):
+    """Write all of a file, text or bytes, or nothing of it: beside, synced to disk, and renamed. Creates its folder.
 
     Raises OSError with the path and the reason; what was in the file before is then still there.
     """
     path, beside = Path(path), None
+    content = content.encode("utf-8") if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             beside = Path(file.name)
-            file.write(text)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(beside, _mode(path))

@@ -5,13 +5,12 @@ Gradescope unpacks it into /autograder/source, runs setup.sh once, and run_autog
 """
 
 import io
-import os
 import shlex
 import stat
-import tempfile
 import zipfile
 from pathlib import Path
 
+from .. import files
 from ..lessons import ROOT
 from . import GradingError
 
@@ -35,7 +34,7 @@ def build(lesson, path, strict=False, tests=None, root=ROOT):
     for script in SCRIPTS.iterdir():
         text = script.read_text(encoding="utf-8")  # with the line ends of Linux, wherever it is made
         content[script.name] = text.replace("@ARGUMENTS@", words).encode()
-    _write(Path(path), _packed(content))
+    files.write(path, _packed(content))
     return Path(path)
 
 
@@ -80,11 +79,3 @@ def _packed(content):
             entry.compress_type = zipfile.ZIP_DEFLATED
             file.writestr(entry, data)
     return packed.getvalue()
-
-
-def _write(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as beside:
-        beside.write(data)
-    os.chmod(beside.name, 0o644)
-    os.replace(beside.name, path)
