@@ -13,6 +13,7 @@ ATTRIBUTES = {"T", "dtype", "ndim", "shape", "size", "strides"}
 METHODS = {
     *("all", "any", "argmax", "argmin", "astype", "copy", "cumsum", "dot", "fill", "flatten", "item", "max", "mean"),
     *("min", "nonzero", "prod", "ravel", "repeat", "reshape", "squeeze", "sum", "swapaxes", "take", "transpose"),
+    "view",
 }
 ABSENT = {"block", "geomspace", "insert", "matvec", "spacing", "unstack", "vecdot"}  # in CuPy 14
 

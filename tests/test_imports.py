@@ -30,6 +30,7 @@ MODULES = {
     "precision": 17,
     "qlora": 18,
     "distributed": 19,
+    "pipeline": 20,
 }
 FOR_ALL = {"autograd", "device"}  # import nothing of ours, and may be imported by all
 ABOVE_ALL = {"__init__", "pictures", "testing"}  # may import anything

@@ -11,6 +11,7 @@ import inspect
 import numpy as np
 
 from .. import autograd
+from .rounding import MATRIX_PRODUCTS, RoundedNode, autocast_mode, rounded, rounded_factors
 
 float32, float64 = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -26,6 +27,7 @@ def op(function):
     name = function.__name__.strip("_")
     signature = inspect.signature(function)
     settings = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}  # never tensors
+    is_product = name in MATRIX_PRODUCTS
 
     @functools.wraps(function)
     def lifted(*args, **kwargs):
@@ -45,6 +47,9 @@ def op(function):
                 arg = arg.item()
             arrays.append(arg)
             edges.append(edge)
+        low = autocast_mode.dtype if is_product else None
+        if low:
+            arrays = rounded_factors(name, arrays, low)
         try:
             result = function(*arrays, **kwargs)
         except (TypeError, ValueError) as error:
@@ -61,10 +66,12 @@ def op(function):
             )
         if dtype == float64 and not _asks_for_float64(arrays, kwargs):
             output = output.astype(float32)  # integers meeting floats: NumPy says float64, PyTorch float32
+        if low:
+            output = rounded(output, low)
         tensor = wrap(output)
         if wanted and dtype.kind == "f":
             tensor._requires_grad = True
-            tensor.grad_fn = autograd.Node(name, rule, edges)
+            tensor.grad_fn = RoundedNode(name, rule, edges, low) if low else autograd.Node(name, rule, edges)
         return tensor
 
     return lifted

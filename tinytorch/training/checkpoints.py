@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,13 @@ import safetensors.numpy
 from tqdm import tqdm
 
 from ..layers import require_positive
+from .files import link_whole
+from .files import sync_folder as _sync
+from .files import write_synced as _write
 
 FORMAT = "tinytorch checkpoint 1"
+
+Validation = namedtuple("Validation", "is_valid errors step epoch")
 
 
 class CheckpointError(RuntimeError):
@@ -27,11 +33,13 @@ class Checkpoints:
 
     Each holds `state.json` and the arrays of `state.safetensors`, is written beside, synced to disk and renamed, and
     carries checksums: an interruption leaves the old ones and at most a folder that is never taken for a checkpoint.
+    links: keep the symbolic links `latest_checkpoint` and `best_checkpoint` to them, for people and scripts. They never
+    point to what is not there; where the system has none, there are none.
     """
 
-    def __init__(self, folder, keep=3):
+    def __init__(self, folder, keep=3, links=False):
         require_positive(keep=keep)
-        self.folder, self.keep = Path(folder), keep
+        self.folder, self.keep, self.links = Path(folder), keep, links
 
     def list(self):
         """The checkpoints' folders, oldest first, whether or not they are whole."""
@@ -53,11 +61,12 @@ class Checkpoints:
                 ) from error
             yield
 
-    def save(self, step, arrays, state, score=None):
+    def save(self, step, arrays, state, score=None, names=()):
         """Write the checkpoint of `step` and remove those no longer needed. Returns its folder.
 
-        arrays: {name: array}; state: what JSON can hold; score: lower is better, None does not compete for the best.
-        Checkpoints of later steps are removed: they belong to a path that was left by going back.
+        arrays: {name: array}; state: what JSON can hold; score: lower is better, None does not compete for the best;
+        names: of further links to it, where links are kept. Checkpoints of later steps are removed: they belong to a
+        path that was left by going back.
         """
         tensors = safetensors.numpy.save({name: np.array(array, order="C") for name, array in arrays.items()})
         content = json.dumps({"step": step, "score": score, "arrays_sha256": _sha256(tensors), "state": state})
@@ -77,8 +86,19 @@ class Checkpoints:
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
+        if self.links:
+            self._link(final, names)
         self._remove_others(final)
         return final
+
+    def _link(self, newest, names):
+        """Point the links to the newest and the best, and `names` to the newest, before any other is removed."""
+        best = self.best(until=newest)
+        wanted = {**dict.fromkeys(["latest_checkpoint", *names], newest), "best_checkpoint": best}
+        for name, folder in wanted.items():
+            if folder is not None:
+                with contextlib.suppress(OSError):  # links are an extra: Windows gives them to administrators only
+                    link_whole(self.folder / name, folder)
 
     def _remove_others(self, newest):
         """Remove what `keep` does not cover, and all that was left half written or half removed."""
@@ -96,6 +116,7 @@ class Checkpoints:
             previous = next(p for p in map(self.folder.with_name, names) if not p.exists())
             previous.mkdir()
             for folder in self.list():
+                _unlink(folder)
                 os.replace(folder, previous / folder.name)
 
     def best(self, until=None):
@@ -126,6 +147,26 @@ class Checkpoints:
                 tqdm.write(f"{' '.join(torn)} Going on from {candidate.name} instead.")
             return found
         raise CheckpointError(f"No checkpoint to load in {self.folder}. {' '.join(torn)}".rstrip())
+
+    def latest(self):
+        """The folder of the newest checkpoint that is whole, or None."""
+        return next((folder for folder in reversed(self.list()) if self.validate(folder).is_valid), None)
+
+    @staticmethod
+    def validate(folder):
+        """Whether a checkpoint is whole, read to the last byte: (is_valid, errors, step, epoch).
+
+        errors: what is wrong, in words; step and, where the state has one, epoch: as far as they can be read.
+        """
+        folder, step, epoch = Path(folder), None, None
+        try:
+            content = _read_state(folder)
+            step = content["step"]
+            epoch = content["state"].get("epoch") if isinstance(content["state"], dict) else None
+            _read(folder)
+        except CheckpointError as error:
+            return Validation(False, [str(error)], step, epoch)
+        return Validation(True, [], step, epoch)
 
 
 def _read_state(folder):
@@ -169,27 +210,17 @@ def _lock(file):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def _unlink(folder):
+    """Remove the links to a checkpoint that is about to go, so that none ever points to what is not there."""
+    for path in folder.parent.iterdir():
+        if path.is_symlink() and os.readlink(path) == folder.name:
+            path.unlink()
+
+
 def _discard(folder):
     """Remove a checkpoint. Renamed first: what is half removed must not look like one."""
+    _unlink(folder)
     removing = folder.with_name(f".writing-{folder.name}")
     shutil.rmtree(removing, ignore_errors=True)
     os.replace(folder, removing)
     shutil.rmtree(removing, ignore_errors=True)
-
-
-def _write(path, data):
-    """Write bytes, and wait until they are on the disk."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder):
-    """Wait until the names in a folder are on the disk (Windows has no way to ask for that)."""
-    if os.name != "nt":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

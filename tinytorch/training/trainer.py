@@ -33,6 +33,8 @@ class Trainer:
     Raises ValueError for settings out of range.
     """
 
+    is_main = True  # whether this process writes and shows: where several train together, one does
+
     def __init__(
         self,
         model,
@@ -85,28 +87,41 @@ class Trainer:
         """
         devices.keep_freed_memory()
         self.model.train()
+        saves = self.checkpoints is not None and self.is_main
+        bar_settings = {"desc": "training", "unit": "step", "disable": None if self.is_main else True, "leave": False}
         with (
-            self.checkpoints.locked() if self.checkpoints is not None else contextlib.nullcontext(),
+            self.checkpoints.locked() if saves else contextlib.nullcontext(),
             _held_interrupt() as interrupted,
-            tqdm(total=steps, initial=self.step, desc="training", unit="step", disable=None, leave=False) as bar,
+            tqdm(total=steps, initial=self.step, **bar_settings) as bar,
         ):
-            if self.step == 0 and self.checkpoints is not None:
+            if self.step == 0 and saves:
                 self.checkpoints.set_aside()
             while self.step < steps:
                 loss = self._train_step()
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                bar.update()
+                bar.update(self.step - bar.n)
                 last = self.step >= steps
-                if self.eval_loader is not None and (last or _is_due(self.eval_every, self.step)):
-                    self._note(eval_step=self.step, eval_loss=self.evaluate(self.eval_loader))
-                stop = interrupted.is_set()
-                if last or stop or _is_due(self.checkpoint_every, self.step):
+                self._after_step(last)
+                stop = self._is_stopped(interrupted)
+                if last or stop or self._is_saving_due():
                     self.save()
                 if stop:
                     raise TrainingInterrupted(
                         f"Stopped by Ctrl-C after step {self.step} of {steps}. {self._how_to_resume()}"
                     )
         return self.history
+
+    def _after_step(self, last):
+        """Evaluate where that is due; `last` says that no step follows."""
+        if self.eval_loader is not None and (last or _is_due(self.eval_every, self.step)):
+            self._note(eval_step=self.step, eval_loss=self.evaluate(self.eval_loader))
+
+    def _is_stopped(self, interrupted):
+        """Whether training is to end here, since Ctrl-C was pressed."""
+        return interrupted.is_set()
+
+    def _is_saving_due(self):
+        return _is_due(self.checkpoint_every, self.step)
 
     def evaluate(self, loader):
         """The mean loss over a loader, in evaluation mode and without gradients. Raises ValueError without batches."""
@@ -177,7 +192,7 @@ class Trainer:
             return
         broken = [name for name, p in self.model.named_parameters() if not bool(np.all(np.isfinite(p.data)))]
         lr = self.optimizer.param_groups[0]["lr"]
-        if self.step == 0:
+        if not self.history["grad_norm"]:
             cause = "At the first step the cause is in the data (NaN, infinity) or in the loss (log or division by 0)."
         elif broken or self.history["grad_norm"][-1] > 10 or lr > 0.1:
             cause = (
@@ -206,8 +221,16 @@ class Trainer:
 
     def save(self):
         """Write a checkpoint of this very moment, if the trainer has a place for it."""
-        if self.checkpoints is None:
-            return
+        if self.checkpoints is not None:
+            self.checkpoints.save(self.step, *self._snapshot(), self._score())
+
+    def _score(self):
+        """What the checkpoint of this moment competes with for the best: its held-out loss, or None without one."""
+        evaluated = self.history["eval_step"][-1:] == [self.step]
+        return self.history["eval_loss"][-1] if evaluated else None
+
+    def _snapshot(self):
+        """(arrays, state): all that training needs to go on from this moment."""
         optimizer = self.optimizer.state_dict()
         arrays = {f"model.{name}": devices.to_numpy(tensor.data) for name, tensor in self.model.state_dict().items()}
         counts = {}
@@ -223,8 +246,7 @@ class Trainer:
             "feed": self._feed.state_dict(),
             "generators": [generator.get_state() for generator in self._generators()],
         }
-        evaluated = self.history["eval_step"][-1:] == [self.step]
-        self.checkpoints.save(self.step, arrays, state, self.history["eval_loss"][-1] if evaluated else None)
+        return arrays, state
 
     def _kinds(self):
         """What a checkpoint must agree with, besides names and shapes, to be resumed."""
@@ -264,10 +286,9 @@ class Trainer:
         if not isinstance(state, dict) or "kinds" not in state:
             raise CheckpointError("The checkpoint was not written by a Trainer.")
         for what, kind in self._kinds().items():
-            if state["kinds"][what] != kind:
-                raise CheckpointError(
-                    f"The checkpoint belongs to another training: its {what} is {state['kinds'][what]}, not {kind}."
-                )
+            saved = state["kinds"].get(what)
+            if saved != kind:
+                raise CheckpointError(f"The checkpoint belongs to another training: its {what} is {saved}, not {kind}.")
         model, optimizer = _split_arrays(arrays, state["optimizer"])
         try:
             self.optimizer.check_state_dict(optimizer)
