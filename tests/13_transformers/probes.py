@@ -117,6 +117,7 @@ def streams(rng):
     return {
         "x": rng.standard_normal((batch, time, width)) + rng.standard_normal(),
         "padding": rng.random((batch, time)) < 0.3,
+        "forbidden": rng.random((batch, 1, time, time)) < 0.4,
         "heads": heads,
         "state": block_state(rng, width, 4 * width),
         "p": rng.uniform(0.3, 0.7),
@@ -125,11 +126,12 @@ def streams(rng):
 
 
 @probe("ex-13-5", streams)
-def block(tt, x, padding, heads, state, p, seed):
+def block(tt, x, padding, forbidden, heads, state, p, seed):
     config = tt.GPTConfig(1, x.shape[1], x.shape[2], 1, heads)
     layer, cache = filled(tt.Block(config), state), tt.KVCache(x.shape[1])
     x, padding = tt.Tensor(x), tt.Tensor(padding)
     found = {"stream": layer(x), "stream_with_padding": layer(x, padding)}
+    found["stream_with_both_masks"] = layer(x, padding, attn_mask=tt.Tensor(forbidden))
     with tt.no_grad():
         found["stream_before_a_cut"] = layer(x[:, :2], padding[:, :2], cache)
         found["stream_behind_a_cut"] = layer(x[:, 2:], padding, cache)
@@ -190,6 +192,7 @@ def texts(rng):
     return {
         "ids": rng.integers(0, vocabulary, (batch, time)),
         "padding": rng.random((batch, time)) < 0.3,
+        "documents": np.cumsum(rng.random((batch, time)) < 0.4, axis=1),
         "heads": heads,
         "layers": layers,
         "state": state | norm_state(rng, "ln_f", width),
@@ -213,9 +216,10 @@ def in_two_parts(tt, model, ids, padding):
 
 
 @probe("ex-13-7", texts)
-def logits(tt, ids, padding, heads, layers, state, p, seed):
+def logits(tt, ids, padding, documents, heads, layers, state, p, seed):
     model, ids, padding = gpt(tt, heads, layers, state, "learned"), tt.Tensor(ids), tt.Tensor(padding)
     found = {"logits": model(ids), "logits_with_padding": model(ids, key_padding_mask=padding)}
+    found["logits_of_documents"] = model(ids, documents=tt.Tensor(documents))
     found |= in_two_parts(tt, model, ids, padding)
     model.dropout = tt.Dropout(p)
     tt.manual_seed(seed)
@@ -223,9 +227,10 @@ def logits(tt, ids, padding, heads, layers, state, p, seed):
 
 
 @probe("ex-13-7", texts)
-def logits_with_rotary_positions(tt, ids, padding, heads, layers, state, p, seed):
+def logits_with_rotary_positions(tt, ids, padding, documents, heads, layers, state, p, seed):
     model, ids, padding = gpt(tt, heads, layers, state, "rotary"), tt.Tensor(ids), tt.Tensor(padding)
-    return {"logits": model(ids), **in_two_parts(tt, model, ids, padding)}
+    packed = model(ids, documents=tt.Tensor(documents))
+    return {"logits": model(ids), "logits_of_documents": packed, **in_two_parts(tt, model, ids, padding)}
 
 
 # ---- the loss, and the next token

@@ -11,10 +11,12 @@ class Speaker:
     """In the place of a model: it says the same ids whatever it is asked."""
 
     config = SimpleNamespace(n_positions=40)
-    wte = SimpleNamespace(weight=tt.zeros(1))
 
     def __init__(self, ids):
         self.ids = ids
+
+    def parameters(self):
+        return [tt.zeros(1)]
 
     def stream(self, ids, max_new_tokens, stop_tokens, temperature):
         for token in self.ids:

@@ -93,12 +93,12 @@ def turned(x):
     return np.concatenate((z.real, z.imag), -1)
 
 
-def attended(x, state, heads, padding, rotary):
+def attended(x, state, heads, padding, rotary, forbidden=None):
     """Each head of each sequence alone; a query that may see no key says 0."""
     q, k, v = (linear(x, state, f"attn.{name}_proj") for name in "qkv")
     y, width = np.zeros_like(x), x.shape[-1] // heads
     for b in range(len(x)):
-        visible = np.tri(x.shape[1]) * ~padding[b]
+        visible = np.tri(x.shape[1]) * ~padding[b] * (1 if forbidden is None else ~forbidden[b, 0])
         for channels in np.split(np.arange(x.shape[-1]), heads):
             a, c = (turned(z[b][:, channels]) if rotary else z[b][:, channels] for z in (q, k))
             weights = np.exp(a @ c.T / np.sqrt(width)) * visible
@@ -107,17 +107,18 @@ def attended(x, state, heads, padding, rotary):
     return linear(y, state, "attn.out_proj")
 
 
-def through_block(x, state, heads, padding, rotary=False, keep=1):
-    x = x + keep * attended(norm(x, state, "ln_1"), state, heads, padding, rotary)
+def through_block(x, state, heads, padding, rotary=False, keep=1, forbidden=None):
+    x = x + keep * attended(norm(x, state, "ln_1"), state, heads, padding, rotary, forbidden)
     return x + bent(norm(x, state, "ln_2"), state, "mlp.")
 
 
-def block(x, padding, heads, state, p, seed):
+def block(x, padding, forbidden, heads, state, p, seed):
     nothing = np.zeros_like(padding)
     padded = through_block(x, state, heads, padding)
     return {
         "stream": through_block(x, state, heads, nothing),
         "stream_with_padding": padded,
+        "stream_with_both_masks": through_block(x, state, heads, padding, forbidden=forbidden),
         "stream_before_a_cut": padded[:, :2],
         "stream_behind_a_cut": padded[:, 2:],
         "stream_with_dropout": through_block(x, state, heads, nothing, keep=kept(seed, x.shape, p)),
@@ -176,7 +177,9 @@ def first_values_of_a_llama(sizes, n_kv_head, std, seed):
 
 def through_gpt(ids, state, heads, layers, padding, rotary=False, keep=1):
     x = state["wte.weight"][ids].astype(float)
-    x = keep * (x if rotary else x + state["wpe.weight"][: ids.shape[1]])
+    on_the_left = np.argmin(np.pad(padding, ((0, 0), (0, 1))), axis=1)  # how many positions say nothing before the text
+    places = np.maximum(np.arange(ids.shape[1]) - on_the_left[:, None], 0)
+    x = keep * (x if rotary else x + state["wpe.weight"][places])
     for i in range(layers):
         prefix = f"h.{i}."
         own = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
@@ -184,23 +187,34 @@ def through_gpt(ids, state, heads, layers, padding, rotary=False, keep=1):
     return (norm(x, state, "ln_f") @ state["lm_head.weight"].T).astype(np.float32)
 
 
-def logits(ids, padding, heads, layers, state, p, seed):
+def one_by_one(ids, documents, *rest, **settings):
+    """The logits of each document alone."""
+    rows = []
+    for row, numbers in zip(ids, documents):
+        parts = [row[numbers == number][None] for number in np.unique(numbers)]
+        rows.append(np.concatenate([through_gpt(part, *rest, part < 0, **settings)[0] for part in parts]))
+    return np.stack(rows)
+
+
+def logits(ids, padding, documents, heads, layers, state, p, seed):
     nothing = np.zeros_like(padding)
     padded = through_gpt(ids, state, heads, layers, padding)
     keep = kept(seed, (*ids.shape, state["wte.weight"].shape[1]), p)
     return {
         "logits": through_gpt(ids, state, heads, layers, nothing),
         "logits_with_padding": padded,
+        "logits_of_documents": one_by_one(ids, documents, state, heads, layers),
         "logits_before_a_cut": padded[:, :2],
         "logits_behind_a_cut": padded[:, 2:],
         "logits_with_dropout": through_gpt(ids, state, heads, layers, nothing, keep=keep),
     }
 
 
-def logits_with_rotary_positions(ids, padding, heads, layers, state, p, seed):
+def logits_with_rotary_positions(ids, padding, documents, heads, layers, state, p, seed):
     padded = through_gpt(ids, state, heads, layers, padding, rotary=True)
     return {
         "logits": through_gpt(ids, state, heads, layers, np.zeros_like(padding), rotary=True),
+        "logits_of_documents": one_by_one(ids, documents, state, heads, layers, rotary=True),
         "logits_before_a_cut": padded[:, :2],
         "logits_behind_a_cut": padded[:, 2:],
     }

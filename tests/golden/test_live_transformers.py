@@ -152,3 +152,18 @@ def test_our_folders_load_there(hub, kind, shape, tmp_path):
     theirs, report = getattr(hub, kind).from_pretrained(tmp_path, attn_implementation="eager", output_loading_info=True)
     assert not any(report.values())  # nothing missing, unexpected or of another shape
     assert_close(ours(tt.tensor(IDS)), logits_of(theirs.eval()), 0, 1e-5)
+
+
+@pytest.mark.parametrize(("kind", "shape"), OURS.values(), ids=OURS)
+@pytest.mark.parametrize(("penalty", "padded"), [(1.0, 0), (1.6, 0), (1.0, 5)])
+def test_they_write_the_same(hub, kind, shape, penalty, padded, tmp_path):
+    """From prompts of equal and of unequal length. (With both, they would penalise the padding, too.)"""
+    ours = tt.GPT(tt.GPTConfig(50, 20, 24, 2, 4, initializer_range=0.15, **shape), tt.Generator(0)).eval()
+    ours.save_pretrained(tmp_path)
+    theirs = getattr(hub, kind).from_pretrained(tmp_path, attn_implementation="eager").eval()
+    ids, padding = IDS[:, :10], np.arange(10) < np.array([[0], [padded]])
+    settings = {"do_sample": False, "repetition_penalty": penalty, "eos_token_id": None, "pad_token_id": 0}
+    mask = torch.tensor(~padding).long()
+    there = theirs.generate(torch.tensor(ids), attention_mask=mask, max_new_tokens=10, **settings).tolist()
+    settings = {"temperature": 0, "repetition_penalty": penalty, "key_padding_mask": tt.tensor(padding)}
+    assert ours.generate(tt.tensor(ids), 10, **settings).tolist() == there

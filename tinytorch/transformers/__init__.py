@@ -4,6 +4,7 @@ Read in this order: `norms` (layer and root mean square normalisation), `gpt` (t
 (how it writes), `pretrained` and `formats` (weights in Hugging Face's files).
 """
 
-from .generation import check_sampling, complete, sample
+from .generation import Generation, check_sampling, complete, sample
 from .gpt import GPT, MLP, Block, GPTConfig, SwiGLU, next_token_loss, swiglu, swiglu_composed
 from .norms import LayerNorm, RMSNorm, layer_norm, layer_norm_composed, rms_norm, rms_norm_composed
+from .pretrained import Pretrained

@@ -12,12 +12,13 @@ import numpy as np
 class Format:
     """One `model_type`: its configuration and the names of its weights, from theirs to ours and back.
 
-    fields: the fields of GPTConfig and their names there; defaults: what a field of theirs means where it is left out
-    (the others are needed); parts: the fields of GPTConfig that are the same for all models of this type; limits:
-    fields of theirs that change the result, and what GPT does, the first being what leaving out means.
+    fields: the fields of our configuration and their names there; defaults: what a field of theirs means where it is
+    left out (the others are needed); parts: the fields of ours that are the same for all models of this type; limits:
+    fields of theirs that change the result, and what we do, the first being what leaving out means.
+    `model` is the name of our class, `embedding` that of its token embedding, which a tied output head shares.
     """
 
-    model_type = architecture = None
+    model_type = architecture = model = embedding = None
 
     def __init__(self, fields, defaults, parts, limits):
         elsewhere = ("quantization_config", "auto_map", "num_experts", "num_local_experts", "n_routed_experts")
@@ -25,32 +26,66 @@ class Format:
         self.limits = {**dict.fromkeys(elsewhere, (None,)), **limits}
 
     def read_config(self, config, path):
-        """The fields of GPTConfig that the content of the config.json at `path` describes."""
+        """The fields of our configuration that the content of the config.json at `path` describes."""
         for name, allowed in self.limits.items():
             if config.get(name, allowed[0]) not in allowed:
                 only = " or ".join(map(repr, allowed))
-                raise ValueError(f"{path} asks for {name}={config[name]!r}, but GPT computes with {only} only.")
+                raise ValueError(
+                    f"{path} asks for {name}={config[name]!r}, but {self.model} computes with {only} only."
+                )
         given = {**self.defaults, **config}
         missing = [name for name in self.fields.values() if name not in given]
         if missing:
             raise ValueError(f"{path} needs {', '.join(missing)}, but has only {', '.join(config)}.")
         return {**self.parts, **{ours: given[theirs] for ours, theirs in self.fields.items()}}
 
+    def resolved(self, config):
+        """The fields of our configuration, with numbers for those that follow from others."""
+        return dataclasses.asdict(config)
+
     def fits(self, config):
-        """Whether a GPTConfig, as `resolved` gives it, is of this type."""
-        return all(config[name] == value for name, value in self.parts.items())
+        """Whether our configuration is of this type."""
+        fields = self.resolved(config)
+        return all(fields[name] == value for name, value in self.parts.items())
 
     def write_config(self, config):
-        """The content of config.json for a GPTConfig, as `resolved` gives it. Which tokens are special is not known."""
+        """The content of config.json for our configuration. Which tokens are special is not known."""
         described = {"model_type": self.model_type, "architectures": [self.architecture]}
         described |= {"bos_token_id": None, "eos_token_id": None}
-        return described | {theirs: config[ours] for ours, theirs in self.fields.items()}
+        fields = self.resolved(config)
+        return described | {theirs: fields[ours] for ours, theirs in self.fields.items()}
+
+    def read_names(self, stored):
+        """A state dict of ours from one of theirs, {name: array}."""
+        return stored
+
+    def write_names(self, state):
+        """A state dict of theirs from one of ours."""
+        return state
 
 
-class GPT2(Format):
+class GPTFormat(Format):
+    """What GPT is read from and written in: a Format whose `name` an error tells, with what makes it one."""
+
+    model, embedding, name = "GPT", "wte.weight", None
+
+    def __str__(self):
+        return f"{self.name}, {self.parts}"
+
+    def resolved(self, config):
+        return {
+            **dataclasses.asdict(config),
+            "n_kv_head": config.n_kv_head or config.n_head,
+            "head_dim": config.head_dim or config.n_embd // config.n_head,
+            "n_inner": config.n_inner or (8 * config.n_embd // 3 if config.mlp == "swiglu" else 4 * config.n_embd),
+        }
+
+
+class GPT2(GPTFormat):
     """Matrices are stored (in, out), those of queries, keys and values side by side in c_attn."""
 
     model_type, architecture = "gpt2", "GPT2LMHeadModel"
+    name = "GPT-2"
     dropouts = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
     transposed = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
 
@@ -89,12 +124,16 @@ class GPT2(Format):
             raise ValueError(f"{path} asks for {found}, but GPT has one dropout for all. Make them equal in the file.")
         return super().read_config(config, path)
 
+    def __str__(self):
+        return f"{super().__str__()} and heads that share no keys"
+
     def fits(self, config):
-        plain = config["n_kv_head"] == config["n_head"] and config["head_dim"] * config["n_head"] == config["n_embd"]
+        fields = self.resolved(config)
+        plain = fields["n_kv_head"] == fields["n_head"] and fields["head_dim"] * fields["n_head"] == fields["n_embd"]
         return plain and super().fits(config)
 
     def write_config(self, config):
-        dropouts = dict.fromkeys(self.dropouts, config["dropout"])
+        dropouts = dict.fromkeys(self.dropouts, config.dropout)
         return {**super().write_config(config), **dropouts, "activation_function": "gelu_new"}
 
     def read_names(self, stored):
@@ -127,10 +166,11 @@ class GPT2(Format):
         return stored
 
 
-class Llama(Format):
+class Llama(GPTFormat):
     """Rotary angles turn channel i with channel i + D / 2. Its one dropout, of attention weights, is ours of all."""
 
     model_type, architecture = "llama", "LlamaForCausalLM"
+    name = "Llama"
 
     def __init__(self):
         fields = {
@@ -187,8 +227,8 @@ class Llama(Format):
         return {**super().read_config(config, path), "rope_theta": theta}
 
     def write_config(self, config):
-        rope = {"rope_type": "default", "rope_theta": config["rope_theta"]}
-        both = {"rope_parameters": rope, "rope_theta": config["rope_theta"]}  # each version finds its own
+        rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+        both = {"rope_parameters": rope, "rope_theta": config.rope_theta}  # each version finds its own
         return {**super().write_config(config), **both, "hidden_act": "silu"}
 
     def read_names(self, stored):
@@ -206,6 +246,7 @@ class Mistral(Llama):
     """Llama with a sliding window."""
 
     model_type, architecture = "mistral", "MistralForCausalLM"
+    name = "Mistral"
 
     def __init__(self):
         super().__init__()
@@ -219,31 +260,3 @@ FORMATS = {kind.model_type: kind() for kind in (GPT2, Llama, Mistral)}
 
 def _renamed(name, parts):
     return ".".join(parts.get(part, part) for part in name.split("."))
-
-
-def format_named(model_type, path):
-    """The Format of a `model_type` that the file at `path` names."""
-    if model_type not in FORMATS:
-        raise ValueError(f"{path} is of model_type {model_type!r}, but GPT reads only {', '.join(FORMATS)}.")
-    return FORMATS[model_type]
-
-
-def format_of(config):
-    """The Format that a GPTConfig can be written in."""
-    for kind in FORMATS.values():
-        if kind.fits(resolved(config)):
-            return kind
-    raise ValueError(
-        f"save_pretrained writes models with the parts of GPT-2, {FORMATS['gpt2'].parts} and heads that share no keys, "
-        f"or of Llama, {FORMATS['mistral'].parts}, but this is {config}. Save its state dict instead."
-    )
-
-
-def resolved(config):
-    """The fields of a GPTConfig, with numbers for those that follow from others."""
-    return {
-        **dataclasses.asdict(config),
-        "n_kv_head": config.n_kv_head or config.n_head,
-        "head_dim": config.head_dim or config.n_embd // config.n_head,
-        "n_inner": config.n_inner or (8 * config.n_embd // 3 if config.mlp == "swiglu" else 4 * config.n_embd),
-    }

@@ -6,15 +6,19 @@ Letters: B batch, T time, C channels (n_embd), V vocabulary.
 import dataclasses
 import math
 
+import numpy as np
+
 from ..activations import gelu, silu, stable_sigmoid
 from ..attention import KVCache, MultiHeadAttention
 from ..embeddings import Embedding, Rotary
 from ..layers import Dropout, Linear, Module, ModuleList, require_positive
 from ..losses import cross_entropy
-from ..tensor import op, randn
-from . import pretrained
+from ..tensor import Tensor, op, randn
+from ..training import Recomputable
+from .formats import FORMATS
 from .generation import Generation
 from .norms import LayerNorm, RMSNorm
+from .pretrained import Pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +156,7 @@ def norm_of(config):
     return LayerNorm(config.n_embd, config.layer_norm_epsilon, bias=config.bias)
 
 
-class Block(Module):
+class Block(Recomputable, Module):
     """Attention across positions, then the MLP within each; both read a normalised copy and add to the stream.
 
     rotary: the Rotary of the model, where positions are angles.
@@ -175,21 +179,25 @@ class Block(Module):
         self.mlp = MLPS[config.mlp](config.n_embd, config.n_inner, config.dropout, config.bias, generator=generator)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x, key_padding_mask=None, cache=None):
+    def forward(self, x, key_padding_mask=None, cache=None, attn_mask=None):
         """The stream x (B, T, C) with what causal attention and the MLP add to it, (B, T, C).
 
-        key_padding_mask and cache are those of MultiHeadAttention. What comes out of attention goes through dropout.
+        Masks and cache are those of MultiHeadAttention. What comes out of attention goes through dropout.
         """
-        attended = self.attn(self.ln_1(x), key_padding_mask=key_padding_mask, is_causal=True, cache=cache)
+        masks = {"key_padding_mask": key_padding_mask, "attn_mask": attn_mask}
+        attended = self.attn(self.ln_1(x), **masks, is_causal=True, cache=cache)
         x = x + self.dropout(attended)
         return x + self.mlp(self.ln_2(x))
 
 
-class GPT(Generation, Module):
+class GPT(Generation, Pretrained, Module):
     """A language model: ids (B, T) to logits (B, T, V), each position seeing those up to itself.
 
-    Weights start as in GPT-2: N(0, 0.02), the projections into the residual stream smaller by sqrt(2 n_layer).
+    Weights start as in GPT-2: N(0, 0.02), the projections into the residual stream smaller by sqrt(2 n_layer). They are
+    read from and written as those of GPT-2, Llama and Mistral (Llama with a sliding window).
     """
+
+    config_class, formats = GPTConfig, FORMATS
 
     def __init__(self, config, generator=None):
         self.config = config
@@ -221,20 +229,43 @@ class GPT(Generation, Module):
                     std /= math.sqrt(2 * self.config.n_layer)
                 parameter.data[...] = randn(*parameter.shape, generator=generator).data * std
 
-    def forward(self, ids, key_padding_mask=None, cache=None):
+    def forward(self, ids, key_padding_mask=None, cache=None, documents=None):
         """Logits (B, T, V) for ids (B, T).
 
-        key_padding_mask (B, T): true at padding, which is never attended to. cache: from `new_cache`; ids then go on
-        where the cache ends. Raises ValueError for other shapes and for more than n_positions positions.
+        key_padding_mask (B, T): true at padding, which is never attended to; positions count from the first token
+        behind padding on the left. cache: from `new_cache`; ids then go on where the cache ends, and key_padding_mask
+        covers what is in it, too. documents (B, T): the number of the document that a position belongs to, where rows
+        hold several; none sees another, and positions count from the beginning of each. Raises ValueError for other
+        shapes, for more than n_positions positions, and for documents with a cache.
         """
-        start, end = self._span(ids, cache)
+        positions, attn_mask = self._places(ids, key_padding_mask, cache, documents)
         x = self.wte(ids)  # (B, T, C)
         if self.wpe is not None:
-            x = x + self.wpe.weight[start:end]
+            x = x + self.wpe(positions)
         x = self.dropout(x)
         for i, block in enumerate(self.h):
-            x = block(x, key_padding_mask, cache[i] if cache else None)
+            x = block(x, key_padding_mask, cache[i] if cache else None, attn_mask)
         return self.lm_head(self.ln_f(x))  # (B, T, V)
+
+    def _places(self, ids, key_padding_mask, cache, documents):
+        """The position of each of ids, (T,) or (B, T), and what of the past is forbidden, (B, 1, T, T), or None."""
+        start, end = self._span(ids, cache)
+        positions = np.arange(start, end, like=ids.data)
+        if key_padding_mask is not None and key_padding_mask.shape != (len(ids), end):
+            raise ValueError(f"key_padding_mask needs shape {(len(ids), end)}, but got {key_padding_mask.shape}.")
+        if key_padding_mask is not None and key_padding_mask.data[:, 0].any():
+            padding = np.cumprod(key_padding_mask.data, axis=1).sum(axis=1, keepdims=True)  # on the left, (B, 1)
+            positions = np.maximum(positions - padding, 0)  # (B, T)
+        if documents is None:
+            return Tensor(positions), None
+        if documents.shape != ids.shape or documents.dtype.kind not in "iu" or cache:
+            raise ValueError(
+                f"documents needs integers of the shape of ids, {ids.shape}, and no cache, but got {documents.dtype} "
+                f"of {documents.shape}{' with a cache' if cache else ''}. Generate from one document a row."
+            )
+        same = documents.data[:, :, None] == documents.data[:, None, :]  # (B, T, T)
+        within = np.tril(same).sum(axis=-1) - 1  # how many of the document came before, (B, T)
+        return Tensor(np.minimum(positions, within)), Tensor(~same[:, None])
 
     def _span(self, ids, cache):
         """(start, end) of the positions of ids (B, T), behind those in the cache. Raises ValueError as `forward`."""
@@ -255,33 +286,6 @@ class GPT(Generation, Module):
     def new_cache(self):
         """An empty KVCache for each layer."""
         return [KVCache(self.config.n_positions) for _ in self.h]
-
-    @classmethod
-    def from_pretrained(cls, folder, **changes):
-        """A GPT with the weights in `folder`, as Hugging Face's transformers saves GPT-2, Llama and Mistral models.
-
-        folder: holds config.json and model.safetensors, or the parts that model.safetensors.index.json lists.
-        changes: fields of GPTConfig to set otherwise, such as dropout=0.0. Weights of any floating point type become
-        float32; the model is in evaluation mode. Raises ValueError for what the folder asks for and GPT is not, and
-        for weights that do not fit; FileNotFoundError for a file that is missing.
-        """
-        fields = {**pretrained.read_config(folder), **changes}
-        model = cls(GPTConfig(**fields))
-        state = pretrained.read_state(folder, tied=model.config.tie_word_embeddings)
-        try:
-            model.load_state_dict(state)
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"The weights in {folder} do not fit its config.json. {error.args[0]}") from error
-        return model.eval()
-
-    def save_pretrained(self, folder):
-        """Write config.json and model.safetensors, which from_pretrained and transformers read, into `folder`.
-
-        The names are those of GPT-2, or of Llama (Mistral with a sliding window), whichever the configuration is.
-        Each file is written beside and renamed: an interruption leaves the old files or no config.json, and then
-        nothing is read. Raises ValueError for a configuration that is neither.
-        """
-        pretrained.write(folder, self.config, self.state_dict())
 
 
 # ---- learning from text

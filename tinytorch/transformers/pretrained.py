@@ -11,30 +11,80 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from .formats import format_named, format_of, resolved
+from ..tensor import from_bfloat16_bits
 
 BUFFERS = re.compile(r"(^|\.)attn\.(masked_)?bias$|rotary_emb\.inv_freq$")  # masks and tables, not weights
 NUMBERS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
-def read_config(folder):
-    """The fields of GPTConfig that `folder` describes."""
-    path = Path(folder) / "config.json"
-    config = _read_json(path)
-    return format_named(config.get("model_type"), path).read_config(config, path)
+class Pretrained:
+    """The part of a model that reads and writes its weights. The rest has these two, and `config`.
+
+    config_class: the dataclass of its configuration; formats: {model_type: Format}, all that it can be read from.
+    """
+
+    config_class = formats = None
+
+    @classmethod
+    def from_pretrained(cls, folder, **changes):
+        """A model with the weights in `folder`, as Hugging Face's transformers saves those of its `formats`.
+
+        folder: holds config.json and model.safetensors, or the parts that model.safetensors.index.json lists.
+        changes: fields of the configuration to set otherwise, such as dropout=0.0. Weights of any floating point type
+        become float32; the model is in evaluation mode. Raises ValueError for what the folder asks for and the model
+        is not, and for weights that do not fit; FileNotFoundError for a file that is missing.
+        """
+        folder = Path(folder)
+        path = folder / "config.json"
+        described = _read_json(path)
+        kind = cls._format_named(described.get("model_type"), path)
+        model = cls(cls.config_class(**{**kind.read_config(described, path), **changes}))
+        state = _read_state(folder, kind, tied=model.config.tie_word_embeddings)
+        try:
+            model.load_state_dict(state)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"The weights in {folder} do not fit its config.json. {error.args[0]}") from error
+        return model.eval()
+
+    def save_pretrained(self, folder):
+        """Write config.json and model.safetensors, which from_pretrained and transformers read, into `folder`.
+
+        The names are those of the first of the `formats` that fits the configuration. Each file is written beside and
+        renamed: an interruption leaves the old files or no config.json, and then nothing is read. Raises ValueError
+        for a configuration that none of them fits.
+        """
+        _write(folder, self._format_of(self.config), self.config, self.state_dict())
+
+    @classmethod
+    def _format_named(cls, model_type, path):
+        """The Format of a `model_type` that the file at `path` names."""
+        if model_type not in cls.formats:
+            known = ", ".join(name for name in cls.formats if name)
+            raise ValueError(f"{path} is of model_type {model_type!r}, but {cls.__name__} reads only {known}.")
+        return cls.formats[model_type]
+
+    @classmethod
+    def _format_of(cls, config):
+        """The Format that a configuration can be written in."""
+        for kind in cls.formats.values():
+            if kind.fits(config):
+                return kind
+        known = ", or of ".join(map(str, cls.formats.values()))
+        raise ValueError(
+            f"save_pretrained writes models with the parts of {known}, but this is {config}. "
+            "Save its state dict instead."
+        )
 
 
-def read_state(folder, tied):
-    """The state dict of a GPT from the weights in `folder`, in float32; `tied`: the output head is the embedding."""
-    folder = Path(folder)
-    path = folder / "config.json"
+def _read_state(folder, kind, tied):
+    """The state dict from the weights in `folder`, in float32; `tied`: the output head is the embedding."""
     stored = {}
     for file in _weight_files(folder):
         stored.update(_read_tensors(file))
-    state = format_named(_read_json(path).get("model_type"), path).read_names(stored)
-    if tied and "wte.weight" in state:
-        head = state.setdefault("lm_head.weight", state["wte.weight"])
-        if not np.array_equal(head, state["wte.weight"]):
+    state = kind.read_names(stored)
+    if tied and kind.embedding in state:
+        head = state.setdefault("lm_head.weight", state[kind.embedding])
+        if not np.array_equal(head, state[kind.embedding]):
             raise ValueError(
                 f"The output head in {folder} differs from the token embedding, but tie_word_embeddings makes them "
                 "one. Pass tie_word_embeddings=False."
@@ -91,20 +141,19 @@ def _read_tensors(path):
             known = ", ".join(NUMBERS)
             raise ValueError(f"{path} needs numbers of type {known}, but {name} is of type {tensor['dtype']}.")
         numbers = np.frombuffer(tensor["data"], NUMBERS[tensor["dtype"]])
-        if tensor["dtype"] == "BF16":  # the upper half of a float32
-            numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
+        if tensor["dtype"] == "BF16":
+            numbers = from_bfloat16_bits(numbers)
         arrays[name] = numbers.astype(np.float32, copy=False).reshape(tensor["shape"])
     return arrays
 
 
-def write(folder, config, state_dict):
-    """Write config.json and model.safetensors of a GPT with this GPTConfig and state dict."""
-    kind = format_of(config)
+def _write(folder, kind, config, state_dict):
+    """Write config.json and model.safetensors of a model with this configuration and state dict, in a Format."""
     state = {name: tensor.numpy() for name, tensor in state_dict.items()}
     if config.tie_word_embeddings:
         del state["lm_head.weight"]
     stored = {name: np.ascontiguousarray(array) for name, array in kind.write_names(state).items()}
-    described = {**kind.write_config(resolved(config)), "dtype": str(state["wte.weight"].dtype)}
+    described = {**kind.write_config(config), "dtype": str(state[kind.embedding].dtype)}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _replacing(folder, "model.safetensors", "config.json") as (weights, description):
