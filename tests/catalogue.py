@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tinytorch as tt
-from tinytorch import activations, attention, convolutions, embeddings, layers, losses, transformers
+from tinytorch import activations, attention, convolutions, embeddings, layers, losses, mamba, transformers
 
 
 class Case(NamedTuple):
@@ -235,6 +235,7 @@ ACTIVATIONS = [
     case("sigmoid", tt.sigmoid, given(WIDE)),
     case("erf", tt.erf, given(WIDE)),
     twins("silu", tt.silu, activations.silu_composed, given(WIDE)),
+    twins("softplus", tt.softplus, activations.softplus_composed, given(WIDE)),
     twins("gelu", tt.gelu, activations.gelu_composed, given(WIDE)),
     twins("gelu, tanh", tt.gelu, activations.gelu_composed, given(WIDE), approximate="tanh"),
 ] + [
@@ -556,9 +557,85 @@ LLAMA = [
     twins("swiglu", tt.swiglu, transformers.swiglu_composed, given(WIDE), normal(len(WIDE))),
 ]
 
+# ---- Mamba
+
+SCANNED = (
+    normal(2, 5, 3),
+    positive(2, 5, 3),
+    lambda rng: -rng.uniform(0.5, 2, (3, 4)),
+    normal(2, 5, 4),
+    normal(2, 5, 4),
+)
+SCAN_OPTIONS = {"D": normal(3), "z": normal(2, 5, 3), "initial_state": normal(2, 3, 4)}
+STARTS = given([[False, False, True, False, True], [False, True, False, False, False]])
+DOCUMENTS = given([[0, 0, 1, 1, 1], [0, 1, 2, 2, 3]])
+
+
+def scans(what, *options, makers=SCANNED):
+    """`selective_scan` with some of its options, given by name."""
+
+    def function(scan):
+        return lambda *inputs: scan(*inputs[:5], **dict(zip(options, inputs[5:])))
+
+    inputs = (*makers, *(STARTS if option == "starts" else SCAN_OPTIONS[option] for option in options))
+    return Case(
+        f"selective_scan, {what}", function(mamba.selective_scan), inputs, function(mamba.selective_scan_composed)
+    )
+
+
+HEADS_OF_SSD = (normal(2, 7, 4, 3), positive(2, 7, 4), lambda rng: -rng.uniform(0.5, 2, 4))
+
+MAMBA = [
+    scans("plain"),
+    scans("D", "D"),
+    scans("gate", "z"),
+    scans("initial state", "initial_state"),
+    scans("starts", "starts"),
+    scans("all", "D", "z", "initial_state", "starts"),
+    scans("one step", makers=(normal(2, 1, 3), positive(2, 1, 3), SCANNED[2], normal(2, 1, 4), normal(2, 1, 4))),
+    scans(
+        "several blocks", makers=(normal(1, 70, 3), positive(1, 70, 3), SCANNED[2], normal(1, 70, 4), normal(1, 70, 4))
+    ),
+    twins("causal_conv1d", mamba.causal_conv1d, mamba.causal_conv1d_composed, normal(2, 5, 3), normal(3, 1, 4)),
+    twins(
+        "causal_conv1d, bias",
+        mamba.causal_conv1d,
+        mamba.causal_conv1d_composed,
+        normal(2, 5, 3),
+        normal(3, 1, 4),
+        normal(3),
+    ),
+    twins(
+        "causal_conv1d, more taps than steps",
+        mamba.causal_conv1d,
+        mamba.causal_conv1d_composed,
+        normal(2, 2, 3),
+        normal(3, 1, 4),
+    ),
+    twins(
+        "causal_conv1d, documents",
+        mamba.causal_conv1d,
+        mamba.causal_conv1d_composed,
+        normal(2, 5, 3),
+        normal(3, 1, 4),
+        normal(3),
+        DOCUMENTS,
+    ),
+    twins("ssd", mamba.ssd, mamba.ssd_composed, *HEADS_OF_SSD, normal(2, 7, 2, 5), normal(2, 7, 2, 5)),
+    Case(
+        "ssd, chunks that leave a rest",
+        partial(mamba.ssd, chunk_size=3),
+        (*HEADS_OF_SSD, normal(2, 7, 4, 5), normal(2, 7, 4, 5)),
+        mamba.ssd_composed,
+    ),
+] + [
+    case(f"recurrence, {scan.__name__}", partial(mamba.recurrence, scan=scan), positive(7, 2, 3), normal(7, 2, 3))
+    for scan in (mamba.sequential_scan, mamba.blelloch_scan, mamba.two_level_scan)
+]
+
 CASES = [
     *ARITHMETIC, *MATMULS, *EINSUMS, *REDUCTIONS, *SHAPING, *ACTIVATIONS, *LAYERS, *LOSSES, *ATTENTION, *CONVOLUTIONS,
-    *POOLS, *BATCH_NORMS, *LLAMA,
+    *POOLS, *BATCH_NORMS, *LLAMA, *MAMBA,
 ]  # fmt: skip
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

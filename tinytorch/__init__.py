@@ -1,7 +1,8 @@
 """tinytorch: deep learning from a NumPy array up, with PyTorch's names. Everything public is here, by module number."""
 
 # ruff: noqa: I001
-from . import activations, attention, device, embeddings, layers, losses, optimizers, testing, training, transformers
+from . import activations, attention, device, distributed, embeddings, layers, losses, optimizers, precision, testing
+from . import training, transformers
 
 # 05 autograd
 from .autograd import no_grad
@@ -33,7 +34,7 @@ split, chunk, gather, masked_fill, tril, triu = (
 )  # fmt: skip
 
 # 02 activations
-from .activations import relu, sigmoid, gelu, silu, softmax, log_softmax, erf
+from .activations import relu, sigmoid, gelu, silu, softplus, softmax, log_softmax, erf
 
 # 03 layers
 from .layers import Module, Parameter, Linear, Dropout, ModuleList, Sequential, linear, dropout
@@ -51,10 +52,12 @@ from .optimizers import ReduceLROnPlateau
 
 # 07 training
 from .training import Trainer, TrainingInterrupted, Checkpoints, CheckpointError
+from .training import checkpoint, recompute_blocks, Recomputable
 
 # 08 dataloader
 from .dataloader import Dataset, TensorDataset, Subset, random_split, DataLoader, default_collate
 from .dataloader import Sampler, SequentialSampler, RandomSampler, WeightedRandomSampler, BatchSampler
+from .dataloader import DynamicBatchSampler, DistributedSampler, DistributedBatchSampler, SequencePacker, padded_collate
 
 # 09 convolutions
 from .convolutions import conv1d, conv2d, max_pool1d, max_pool2d, avg_pool1d, avg_pool2d, batch_norm
@@ -73,9 +76,15 @@ from .attention import MultiHeadAttention, KVCache, scaled_dot_product_attention
 from .transformers import LayerNorm, layer_norm, RMSNorm, rms_norm, MLP, SwiGLU, swiglu, Block, GPTConfig, GPT
 from .transformers import next_token_loss, complete
 
+# 14 mamba
+from .mamba import selective_scan, causal_conv1d, Mamba, MambaBlock, MambaConfig, MambaMixer, Mamba2Mixer, ssd
+
+# 17 precision
+from .precision import autocast, GradScaler, round_to
+
 # looking at it
 from .pictures import GraphPicture, draw_graph
-from .pictures import plot_attention, plot_decision_boundary, plot_loss, show_images
+from .pictures import plot_attention, plot_decision_boundary, plot_loss, plot_states, show_images
 
 # the seam between NumPy and CuPy
 from .device import Generator, manual_seed

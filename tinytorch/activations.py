@@ -27,8 +27,7 @@ def sigmoid(x):
 
 def stable_sigmoid(x):
     """The sigmoid of a raw array: exp is only taken of what is not above 0, so that it cannot overflow."""
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e) / (1 + e)
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
 
 
 def silu_composed(x):
@@ -41,6 +40,19 @@ def silu(x):
     """x * sigmoid(x), also called swish (Elfwing et al. 2018, arXiv:1702.03118)."""
     s = stable_sigmoid(x)
     return x * s, lambda g: g * s * (1 + x * (1 - s))
+
+
+def softplus_composed(x):
+    """log(1 + exp(x)), written so that exp cannot overflow."""
+    return relu(x) + (1 + (-x.abs()).exp()).log()
+
+
+@op
+def softplus(x):
+    """log(1 + exp(x)): above 0 everywhere, nearly x where x is large (Dugas et al. 2000). Its slope is the sigmoid."""
+    y = np.log1p(np.exp(-np.abs(x)))
+    y += np.maximum(x, 0)
+    return y, lambda g: g * stable_sigmoid(x)
 
 
 # ---- GELU: x times the probability that a standard normal number is below x (Hendrycks and Gimpel, arXiv:1606.08415)
