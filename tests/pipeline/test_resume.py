@@ -1,0 +1,220 @@
+"""Module 20: training that was stopped, however it was stopped, goes on as if it never had been: bit for bit.
+
+Run as a program (FOLDER), this file is the training that one of its tests kills.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinytorch as tt
+from tinytorch.dataloader import DistributedSampler
+from tinytorch.pipeline import Config, DataConfig, DistributedTrainer, TrainingConfig, language_model_loss
+
+STEPS = 9  # of three epochs: 5 batches each, in steps of 2, 2 and 1
+FULL = {
+    "dropout": 0.2,
+    "eval_steps": 2,
+    "save_steps": 4,
+    "use_mixed_precision": True,
+    "precision": "float16",
+    "gradient_checkpointing": True,
+}
+
+
+def exactly(array):
+    return array.dtype.str, array.shape, array.tobytes()
+
+
+def everything(trainer):
+    """All that later steps depend on, without how long things took, as values that == compares bit for bit."""
+    optimizer = trainer.optimizer.state_dict()
+    epochs = [
+        (e["epoch"], e["train"]["loss"], e["train"]["num_batches"], e["val"], e["global_step"])
+        for e in trainer.history["epochs"]
+    ]
+    return {
+        "step": trainer.step,
+        "history": {name: list(values) for name, values in trainer.history.items() if name != "epochs"},
+        "epochs": epochs,
+        "weights": {name: exactly(tensor.data) for name, tensor in trainer.model.state_dict().items()},
+        "optimizer": {
+            number: {name: v if name == "step" else exactly(v) for name, v in entries.items()}
+            for number, entries in optimizer["state"].items()
+        },
+        "rates": trainer.schedule.get_last_lr(),
+        "schedule": trainer.schedule.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "generators": [tt.device.default_generator.get_state(), trainer.train_loader.generator.get_state()],
+    }
+
+
+def ctrl_c_at(call):
+    """A loss that presses Ctrl-C in the training batch of this number."""
+    calls = 0
+
+    def loss_fn(model, batch):
+        nonlocal calls
+        calls += model.training
+        if model.training and calls == call:
+            signal.raise_signal(signal.SIGINT)
+        return language_model_loss(model, batch)
+
+    return loss_fn
+
+
+@pytest.mark.parametrize("batch", [1, 4, 5, 6, 9, 12])
+@pytest.mark.parametrize("recipe", [{}, FULL], ids=["plain", "everything"])
+def test_a_run_stopped_by_ctrl_c_goes_on_bit_for_bit(recipe, batch, build):
+    whole = build("whole", **recipe)
+    result = whole.train()
+    stopped = build("stopped", loss_fn=ctrl_c_at(batch), **recipe)
+    with pytest.raises(tt.TrainingInterrupted, match="Stopped by Ctrl-C after step"):
+        stopped.train()
+    tt.manual_seed(999)
+    trainer = build("stopped", resume="latest", **recipe)
+    assert 0 < trainer.step < STEPS
+    assert trainer.current_epoch == trainer.step // 3
+    resumed = trainer.train()
+    assert everything(trainer) == everything(whole)
+    assert [e["epoch"] for e in resumed["training_history"]] == [e["epoch"] for e in result["training_history"]]
+
+
+def test_a_resume_goes_on_with_the_epoch_after_the_last_completed(build):
+    """Two epochs, then two more: four entries, not five, and no epoch comes twice."""
+    first = build("run", num_epochs=2)
+    first.train()
+    second = build("run", resume="latest", num_epochs=4)
+    assert (second.current_epoch, second.global_step) == (2, 6)
+    history = second.train()["training_history"]
+    assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
+    assert second.history["step"] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("link", ["latest_checkpoint", "checkpoint_epoch_2", "final_checkpoint"])
+def test_a_resume_may_name_a_link(link, build):
+    build("run", num_epochs=2).train()
+    trainer = build("other", resume=build("run").config.folder / link)
+    assert (trainer.current_epoch, trainer.global_step) == (2, 6)
+
+
+def test_a_run_that_is_complete_has_nothing_left_to_do(build):
+    expected = build("run").train()["training_history"]
+    again = build("run", resume="latest")
+    before = {name: exactly(tensor.data) for name, tensor in again.model.state_dict().items()}
+    assert again.train()["training_history"] == expected
+    assert before == {name: exactly(tensor.data) for name, tensor in again.model.state_dict().items()}
+
+
+def test_an_order_that_follows_from_the_epoch_is_found_again(build):
+    data = build().train_loader.dataset
+
+    def make(name, **settings):
+        loader = tt.DataLoader(data, batch_size=4, sampler=DistributedSampler(data, 1, 0, seed=3))
+        return build(name, loader=loader, **settings)
+
+    whole = make("whole")
+    whole.train()
+    for stop in (2, 3, 4):
+        make(f"stopped{stop}").fit(stop)
+        trainer = make(f"stopped{stop}", resume="latest")
+        trainer.fit(STEPS)
+        assert trainer.history["loss"] == whole.history["loss"]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"gradient_accumulation_steps": 3}, "number of batches in a step is 2, not 3"),
+        ({"use_mixed_precision": True}, "type of numbers in products is float32, not bfloat16"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(change, what, build):
+    build("run").fit(1)
+    with pytest.raises(tt.CheckpointError, match=what):
+        build("run", resume="latest", **change)
+
+
+def test_a_checkpoint_of_a_plain_trainer_is_refused(build):
+    trainer = build("run")
+    plain = tt.Trainer(
+        trainer.model,
+        trainer.optimizer,
+        trainer.train_loader,
+        language_model_loss,
+        schedule=trainer.schedule,
+        checkpoints=trainer.checkpoints,
+    )
+    plain.fit(1)
+    with pytest.raises(tt.CheckpointError, match="number of ranks is None, not 1"):
+        build("run", resume="latest")
+
+
+def test_there_is_nothing_to_resume_in_an_empty_folder(build):
+    with pytest.raises(tt.CheckpointError, match="No checkpoint to load in"):
+        build("empty", resume="latest")
+
+
+# ---- kill -9
+
+ROWS = 12
+
+
+def killed_program(folder, kill_at=None):
+    """A run that goes on where it can, and kills itself at that moment of saving, counted in events of the files."""
+    events = 0
+
+    def count(event, arguments):
+        nonlocal events
+        watched = event in ("os.rename", "os.symlink", "os.remove", "os.rmdir", "os.mkdir")
+        watched |= event == "open" and arguments[1] in ("w", "wb")
+        if watched and str(folder) in str(arguments[0]) + str(arguments[1]):
+            events += 1
+            if events == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    model_config = tt.GPTConfig(vocab_size=11, n_positions=6, n_embd=4, n_layer=1, n_head=1, dropout=0.1)
+    training = TrainingConfig(
+        batch_size=4,
+        gradient_accumulation_steps=1,
+        num_epochs=2,
+        save_steps=1,
+        use_mixed_precision=False,
+        max_checkpoints=2,
+    )
+    config = Config(model_config, training, DataConfig(max_seq_length=6), "run", str(folder))
+    ids = (np.arange(ROWS)[:, None] + np.arange(6)) % 11
+    rows = [{"input_ids": row, "labels": row} for row in ids]
+    loader = tt.DataLoader(rows, batch_size=4, shuffle=True, generator=tt.Generator(5))
+    model = tt.GPT(model_config, generator=tt.Generator(0))
+    resume = "latest" if list((Path(folder) / "run").glob("step-*")) else None
+    trainer = DistributedTrainer(model, config, loader, loader, resume)
+    trainer.train()
+    return trainer, events
+
+
+def test_a_run_killed_at_any_moment_of_saving_goes_on_bit_for_bit(tmp_path):
+    whole, events = killed_program(tmp_path / "whole")
+    expected = everything(whole)
+    assert events > 40
+    for kill_at in (*range(8, events, 11), events):
+        folder = tmp_path / str(kill_at)
+        program = [sys.executable, __file__, str(folder), str(kill_at)]
+        killed = subprocess.run(program, capture_output=True, text=True, timeout=60)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        links = [path for path in (folder / "run").iterdir() if path.is_symlink()]
+        assert all(path.exists() for path in links)
+        newest = tt.Checkpoints(folder / "run").latest()
+        assert newest is None or tt.Checkpoints.validate(newest).is_valid
+        trainer, _ = killed_program(folder)
+        assert everything(trainer) == expected
+
+
+if __name__ == "__main__":
+    killed_program(Path(sys.argv[1]), int(sys.argv[2]))
