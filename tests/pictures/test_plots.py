@@ -38,6 +38,7 @@ POINTS, CLASSES = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, -1.0]]), np.array([0, 
 PLOTS = {
     "loss": lambda **path: tt.plot_loss(history_of([2.0, 1.0]), **path),
     "attention": lambda **path: tt.plot_attention(rows_of_softmax(2, 3, 3), list("abc"), **path),
+    "states": lambda **path: tt.plot_states(np.eye(3, 5), list("abc"), title="an eye", **path),
     "boundary": lambda **path: tt.plot_decision_boundary(lambda x: x[:, 0] - 1, POINTS, CLASSES, **path),
     "images": lambda **path: tt.show_images(tt.rand(3, 4, 5), titles=["one", "two", "three"], **path),
 }
@@ -72,7 +73,8 @@ def test_a_figure_shows_itself_in_a_notebook(plot):
 def test_nothing_of_pyplot_is_used():
     program = (
         "import sys, tinytorch as tt; assert 'matplotlib' not in sys.modules; tt.show_images(tt.rand(1, 2, 2)); "
-        "tt.plot_attention(tt.ones(1, 1)); tt.plot_decision_boundary(lambda x: x[:, 0], [[0.0, 1.0]], [1]); "
+        "tt.plot_attention(tt.ones(1, 1)); tt.plot_states(tt.ones(1, 1)); "
+        "tt.plot_decision_boundary(lambda x: x[:, 0], [[0.0, 1.0]], [1]); "
         "tt.plot_loss({'step': [1], 'loss': [1.0], 'eval_step': []}); print('matplotlib.pyplot' in sys.modules)"
     )
     finished = subprocess.run(
@@ -111,6 +113,21 @@ def test_the_history_of_a_trainer_can_be_drawn_once_it_has_a_step():
         tt.plot_loss(trainer.history)
     trainer.fit(3)
     assert tt.plot_loss(trainer.history).axes[0].lines[0].get_xdata().tolist() == [1, 2, 3]
+
+
+def test_plot_loss_compares_several_histories_each_in_a_colour_of_its_own():
+    histories = {"one": history_of([3.0, 2.0], [(2, 2.5)]), "other": history_of([4.0, 1.0], [(2, 1.5)])}
+    lines = tt.plot_loss(histories).axes[0].lines
+    assert [line.get_label() for line in lines[:3]] == ["one, each step", "one, mean of 1", "one, held out"]
+    assert [line.get_ydata().tolist() for line in lines] == [[3, 2], [3, 2], [2.5], [4, 1], [4, 1], [1.5]]
+    first, second = ({line.get_color() for line in part} for part in (lines[:3], lines[3:]))
+    assert len(first) == len(second) == 1 and first != second
+
+
+@pytest.mark.parametrize("histories", [{}, {"one": history_of([1.0]), "other": history_of([])}])
+def test_plot_loss_needs_a_step_in_each_history(histories):
+    with pytest.raises(ValueError, match="at least one step"):
+        tt.plot_loss(histories)
 
 
 # ---- attention
@@ -190,6 +207,45 @@ def test_scores_are_not_taken_for_attention_weights():
 def test_a_wrong_number_of_tokens_is_refused(labels, message):
     with pytest.raises(ValueError, match=message):
         tt.plot_attention(rows_of_softmax(2, 3), **labels)
+
+
+# ---- states
+
+
+@pytest.mark.parametrize("kind", [np.asarray, tt.tensor, list], ids=["array", "tensor", "list"])
+def test_time_runs_to_the_right_and_each_channel_is_a_row_of_its_own_size(kind):
+    states = np.array([[0.5, -300.0, 0.0], [-0.25, 0.0, 0.0], [1.0, 150.0, 0.0], [2.0, 75.0, 0.0]])
+    (axes,) = panels(tt.plot_states(kind(states)))
+    drawn = axes.images[0]
+    assert_allclose(drawn.get_array(), [[0.25, -0.125, 0.5, 1], [-1, 0, 0.5, 0.25], [0, 0, 0, 0]])
+    assert drawn.get_clim() == (-1, 1)
+    red, white, blue = (np.array(drawn.to_rgba([[value]]))[0, 0, :3] for value in (1.0, 0.0, -1.0))
+    assert red[0] > red[2] and blue[2] > blue[0] and white.min() > 0.95
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("step", "channel", "")
+
+
+def test_states_have_the_tokens_that_were_read_below_them():
+    (axes,) = panels(tt.plot_states(np.eye(4), ["def", " ", "\n", "$x"], title="$a_1"))
+    assert tick_labels(axes.xaxis) == ["def", "␣", "↵", "$x"]
+    assert (axes.get_xlabel(), axes.get_title()) == ("token", "$a_1")
+
+
+def test_a_picture_of_many_states_stays_on_the_screen():
+    width, height = tt.plot_states(np.ones((5000, 400))).get_size_inches()
+    assert width <= 12 and height <= 8
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 4), (0, 3), (3, 0)])
+def test_states_of_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match=r"needs states \(T, channels\).*one sequence"):
+        tt.plot_states(tt.zeros(*shape))
+
+
+def test_states_that_cannot_be_drawn_are_refused():
+    with pytest.raises(ValueError, match="tokens needs one label for each of the 2 steps, but got 3"):
+        tt.plot_states(np.ones((2, 5)), list("abc"))
+    with pytest.raises(ValueError, match="States with NaN or infinity"):
+        tt.plot_states([[1.0, math.inf]])
 
 
 # ---- decision boundaries

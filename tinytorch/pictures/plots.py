@@ -62,24 +62,35 @@ def _require_finite(what, array):
 def plot_loss(history, path=None, title="loss"):
     """Draw training loss, its running mean, and held-out loss over the steps; save a PNG at `path` if given.
 
-    Returns the matplotlib figure. Raises ValueError for a history without a step.
+    history: of a Trainer; or {name: history} of several, to compare them. Returns the matplotlib figure.
+    Raises ValueError for a history without a step.
     """
-    if not history["step"]:
+    alone = "step" in history
+    histories = {"training": history} if alone else history
+    if not histories or not all(each["step"] for each in histories.values()):
         raise ValueError("plot_loss needs at least one step to draw, but the history is empty. Train first.")
     figure = _figure(7, 4)
     axes = figure.subplots()
-    steps, loss = np.array(history["step"]), np.array(history["loss"])
-    window = max(1, len(loss) // 50)
-    axes.plot(steps, loss, color="tab:blue", alpha=0.3, linewidth=1, label="training, each step")
-    mean = np.convolve(loss, np.full(window, 1 / window), mode="valid")
-    axes.plot(steps[window - 1 :], mean, color="tab:blue", label=f"training, mean of {window}")
-    if history["eval_step"]:
-        axes.plot(history["eval_step"], history["eval_loss"], "o-", color="tab:orange", markersize=4, label="held out")
+    for number, (name, each) in enumerate(histories.items()):
+        held_out = ("held out", "C1") if alone else (f"{name}, held out", f"C{number}")
+        _draw_losses(axes, each, name, f"C{number}", *held_out)
     axes.set(xlabel="step", ylabel="loss", title=title)
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]) if np.min(loss) < 0 else 0)
+    lowest = min(np.min(each["loss"]) for each in histories.values())
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]) if lowest < 0 else 0)
     axes.grid(alpha=0.3)
     axes.legend()
     return _finished(figure, path)
+
+
+def _draw_losses(axes, history, name, color, held_out, color_held_out):
+    steps, loss = np.array(history["step"]), np.array(history["loss"])
+    window = max(1, len(loss) // 50)
+    axes.plot(steps, loss, color=color, alpha=0.3, linewidth=1, label=f"{name}, each step")
+    mean = np.convolve(loss, np.full(window, 1 / window), mode="valid")
+    axes.plot(steps[window - 1 :], mean, color=color, label=f"{name}, mean of {window}")
+    if history["eval_step"]:
+        points = {"color": color_held_out, "marker": "o", "markersize": 4}
+        axes.plot(history["eval_step"], history["eval_loss"], label=held_out, **points)
 
 
 # ---- attention
@@ -147,6 +158,46 @@ def _labels(name, tokens, count, what):
         raise ValueError(f"{name} needs one label for each of the {count} {what}, but got {len(tokens)}.")
     return ["".join(_VISIBLE.get(c, c) if c.isprintable() or c in _VISIBLE else repr(c)[1:-1] for c in token) or "''"
             for token in tokens]  # fmt: skip
+
+
+# ---- states
+
+
+def plot_states(states, tokens=None, path=None, title=None):
+    """Draw what a recurrent model remembers: states (T, channels), time from left to right, a row for each channel.
+
+    tokens: T labels, what was read at each step; spaces and line ends among them are made visible. Channels differ in
+    size, so each is divided by its largest magnitude: white is 0, full red and full blue are its extremes. Returns the
+    figure. Raises ValueError for other shapes, an empty array, a wrong number of tokens, and NaN or infinity.
+    """
+    states = _array("States", states)
+    if states.ndim != 2 or states.size == 0:
+        raise ValueError(
+            f"plot_states needs states (T, channels), neither of them 0, but got shape {states.shape}. Of a batch, "
+            "pass one sequence; of Mamba's states (T, E, N) some channels, or states.reshape(T, E * N)."
+        )
+    states = states.astype(np.float64)
+    _require_finite("States", states)
+    time, channels = states.shape
+    labels = _labels("tokens", tokens, time, "steps")
+    largest = np.abs(states).max(axis=0)
+    relative = states / np.where(largest > 0, largest, 1)
+    figure = _figure(min(12, max(4, 1.6 + 0.19 * time)), min(8, max(2.2, 1.2 + 0.16 * channels)))
+    axes = figure.subplots()
+    image = axes.imshow(relative.T, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    axes.tick_params(length=2, labelsize=8)
+    axes.locator_params(integer=True)
+    if labels:
+        turn = 90 if max(map(len, labels)) > 1 else 0  # longer ones would stand on each other
+        axes.set_xticks(range(time), labels, rotation=turn, fontsize=8, family="monospace", parse_math=False)
+    axes.set_xlabel("token" if labels else "step", fontsize=8)
+    axes.set_ylabel("channel", fontsize=8)
+    if title is not None:
+        axes.set_title(title, fontsize=10, parse_math=False)
+    bar = figure.colorbar(image, ax=axes, shrink=0.9)
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label("state / its largest", fontsize=8)
+    return _finished(figure, path)
 
 
 # ---- decision boundaries
