@@ -187,6 +187,7 @@ def test_a_rank_that_is_stopped_stops_all_and_all_go_on_bit_for_bit(tmp_path):
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_failure_of_one_rank_is_overcome_by_all(tmp_path):
     first, second = launch("fail_on_one", tmp_path)
     assert first == second
@@ -198,6 +199,7 @@ def test_a_failure_of_one_rank_is_overcome_by_all(tmp_path):
     assert (raised, after_raise) == ([[2, "raise"]], [1])
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_short_of_memory_computes_in_pieces(tmp_path):
     first, second = launch("run_short_of_memory", tmp_path / "two")
     assert (first.pop("failures"), second.pop("failures")) == ([0], [1])

@@ -55,12 +55,12 @@ def count_tokens(batch):
 
 
 def split_rows(batch, rows):
-    """The batch in pieces of at most `rows` rows, without those that hold no token to predict."""
+    """The batch in pieces of at most `rows` rows (None: as it is), without those that hold no token to predict."""
     total = len(batch["input_ids"])
     if rows is None or rows >= total:
         return [batch]
     pieces = [{name: value[start : start + rows] for name, value in batch.items()} for start in range(0, total, rows)]
-    return [piece for piece in pieces if (next_tokens(piece) != IGNORED).any()]
+    return [piece for piece in pieces if (next_tokens(piece) != IGNORED).any()] or [batch]
 
 
 def _array(batch, name):

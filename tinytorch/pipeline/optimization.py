@@ -1,6 +1,6 @@
 """The optimizer and the schedule of a training run, from its configuration."""
 
-from ..optimizers import AdamW, warmup_cosine
+from ..optimizers import AdamW, decay_groups, warmup_cosine
 
 
 def build_optimizer(model, training):
@@ -10,19 +10,17 @@ def build_optimizer(model, training):
 
 
 def parameter_groups(model, weight_decay):
-    """Two groups for an optimizer: what decays, and biases, scales of norms and what the model names, which do not.
+    """`decay_groups`, where what the model names does not decay either: two groups, or one if the other is empty.
 
     A model may have `no_decay`, ends of the names of its parameters: Mamba's A_log and D are no weights to be made
     smaller, but where the decay of its memory begins.
     """
-    spared = tuple(f".{end}" for end in getattr(model, "no_decay", ()))
-    decaying, others = [], []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            stays = parameter.ndim < 2 or f".{name}".endswith(spared)
-            (others if stays else decaying).append(parameter)
-    groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    decaying, others = decay_groups(model, weight_decay)
+    ends = tuple(f".{end}" for end in getattr(model, "no_decay", ()))
+    spared = {parameter for name, parameter in model.named_parameters() if f".{name}".endswith(ends)}
+    others["params"] += [parameter for parameter in decaying["params"] if parameter in spared]
+    decaying["params"] = [parameter for parameter in decaying["params"] if parameter not in spared]
+    return [group for group in (decaying, others) if group["params"]]
 
 
 def build_schedule(optimizer, training, total_steps):

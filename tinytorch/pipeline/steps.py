@@ -53,10 +53,13 @@ class StepTrainer(Trainer):
         self.config, self.ranks, self.total_steps = config, ranks, total_steps
         self.is_main = ranks.rank == 0
         self.history["failures"] = []
-        self.scaler = GradScaler(enabled=training.compute_dtype == "float16")
+        self.scaler = self._new_scaler()
         self._recoveries = Recoveries(training.failures.max_recoveries)
         self._open, self._rows, self._lowest = None, None, math.inf
         self._unit = training.batch_size * self.accumulate * config.data.max_seq_length  # tokens of a full step
+
+    def _new_scaler(self):
+        return GradScaler(enabled=self.config.training.compute_dtype == "float16")
 
     # ---- batch by batch
 
@@ -72,7 +75,12 @@ class StepTrainer(Trainer):
             self.optimizer.zero_grad()
             self._open = _Open()
         rate = self.optimizer.param_groups[0]["lr"]  # this step's: the schedule is about to change it
-        loss = self._learn(batch)
+        tokens = count_tokens(batch)
+        try:
+            loss = self._learn(batch)
+        except BaseException:
+            self._open = None  # what was added up is torn: no later step may build on it
+            raise
         self._open.batches += 1
         made, norm = False, None
         if self._open.batches == self.accumulate or ends_epoch:
@@ -82,7 +90,7 @@ class StepTrainer(Trainer):
             "learning_rate": rate,
             "grad_norm": norm,
             "optimizer_step": made,
-            "num_tokens": count_tokens(batch),
+            "num_tokens": tokens,
             "global_step": self.step,
         }
 
@@ -135,6 +143,8 @@ class StepTrainer(Trainer):
         if failure is None:
             norm = self._gather_gradient(finished)
             failure = self._find_failure(loss, norm)
+            if failure is not None and self._action(failure) != "clip":
+                self.scaler.update()  # it knows these gradients, and no step will be made with them
         if failure is not None and not self._overcome(failure):
             return False, norm
         made = self.scaler.step(self.optimizer)
@@ -183,7 +193,7 @@ class StepTrainer(Trainer):
 
     def _find_failure(self, loss, norm):
         """The Failure that a step shows when its gradient is known, or None."""
-        if self.scaler.is_enabled() and not math.isfinite(norm):
+        if self.scaler.get_scale() > 1 and not math.isfinite(norm):
             return None  # the scale was too large: the scaler leaves the step out, and lowers it
         try:
             self._require_finite("gradient", norm)
@@ -196,19 +206,23 @@ class StepTrainer(Trainer):
         tried = min(rows, self._rows or rows)
         message = f"{tried} of {rows} rows did not fit into memory at step {self.step + 1} ({reason})."
         failure = Failure(FailureKind.OUT_OF_MEMORY, message, MemoryError(message))
-        if self.config.training.failures.out_of_memory != "halve_batch" or tried == 1:
+        if self._action(failure) != "halve_batch" or tried == 1:
             self._open.failure = failure
             return False
         self._rows = math.ceil(tried / 2)
         self._remember(failure, "halve_batch")
         return True
 
+    def _action(self, failure):
+        """What is configured to be done about a failure of this kind."""
+        return getattr(self.config.training.failures, failure.kind)
+
     def _overcome(self, failure):
         """Do what is configured about a failure. Returns whether the step is to be made all the same.
 
         Raises the failure's error for "raise" and where nothing is left to halve, TrainingFailed for one too many.
         """
-        action = getattr(self.config.training.failures, failure.kind)
+        action = self._action(failure)
         self._remember(failure, action)
         if action in ("raise", "halve_batch"):
             raise failure.error
@@ -244,5 +258,5 @@ class StepTrainer(Trainer):
         """Keep in the history, and log, what went wrong and what is done about it."""
         known = {"step": self.step + 1, "kind": failure.kind.value, "action": action, "message": failure.message}
         self.history["failures"].append(known)
-        if self.is_main:
+        if self.is_main or action == "halve_batch":  # which other ranks know nothing of
             log.warning("Step %d, %s: %s %s", known["step"], known["kind"], action, known["message"])

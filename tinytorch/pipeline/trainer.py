@@ -14,7 +14,7 @@ from ..distributed import connect
 from ..layers import evaluating
 from ..training import CheckpointError, recompute_blocks
 from .failures import Failure, FailureKind
-from .loss import language_model_loss
+from .loss import language_model_loss, split_rows
 from .steps import StepTrainer, log
 
 VERSION = 1  # of what a checkpoint holds besides what a Trainer puts there
@@ -102,7 +102,7 @@ class DistributedTrainer(StepTrainer):
         Raises ValueError without batches.
         """
         with evaluating(self.model), no_grad():
-            pairs = [self._loss(batch) for batch in loader]
+            pairs = [self._loss(piece) for batch in loader for piece in split_rows(batch, self._rows)]
         sums = np.array([sum(loss.item() * weight for loss, weight in pairs), sum(weight for _, weight in pairs)])
         total, weight = self.ranks.all_reduce(sums.astype(np.float64)).tolist()
         if not weight:
@@ -161,7 +161,7 @@ class DistributedTrainer(StepTrainer):
             *earlier, loss = self.history["eval_loss"]
             val = {
                 "loss": loss,
-                "perplexity": math.exp(loss) if loss < 700 else math.inf,
+                "perplexity": math.inf if loss > 700 else math.exp(loss),
                 "num_batches": len(self.eval_loader),
                 "is_best": loss < min(earlier, default=math.inf),
             }
@@ -198,7 +198,7 @@ class DistributedTrainer(StepTrainer):
             "config": self.config.to_dict(),
             "architecture_sha256": hashlib.sha256(json.dumps(shapes).encode()).hexdigest(),
         }
-        progress = {"running": self._epoch, "lowest": self._lowest, "scaler": self.scaler.state_dict()}
+        progress = {"running": self._epoch, "scaler": self.scaler.state_dict()}
         more = {"epoch": self.current_epoch, "progress": progress, "ranks": self.ranks.gather(own)}
         return arrays, {**state, **more, "metadata": metadata}
 
@@ -206,6 +206,8 @@ class DistributedTrainer(StepTrainer):
         return {
             **super()._kinds(),
             "number of ranks": self.ranks.world_size,
+            "learning rate": self.config.training.learning_rate,
+            "weight decay": self.config.training.weight_decay,
             "number of batches in a step": self.accumulate,
             "type of numbers in products": self.config.training.compute_dtype,
         }
@@ -234,7 +236,9 @@ class DistributedTrainer(StepTrainer):
     def _load_weights(self, folder):
         optimizer, state = super()._load_weights(folder)
         own, progress = state["ranks"][self.ranks.rank], state["progress"]
-        self._epoch, self._lowest, self._rows = progress["running"], progress["lowest"], own["rows"]
+        self._epoch, self._rows = progress["running"], own["rows"]
+        self._lowest = min(state["history"]["loss"], default=math.inf)
+        self.scaler = self._new_scaler()  # one that knows nothing of gradients that were given up
         self.scaler.load_state_dict(progress["scaler"])
         self._set_epoch(state["epoch"])  # before the feed finds its place in the pass
         return optimizer, {**state, **own}
