@@ -19,15 +19,28 @@ import numpy as np
 FRAMEWORKS = ("tinytorch", "torch")
 
 
-def compare(script, description, measure_speed, measure_memory=None, cases=()):
+def compare(
+    script,
+    description,
+    measure_speed,
+    measure_memory=None,
+    cases=(),
+    threads=(1, 2),
+    other="PyTorch",
+    most=1.5,
+    needs=(),
+):
     """The command line of a benchmark: print tables of what it measures.
 
     `measure_speed(rounds)` yields rows (name, our milliseconds, theirs, at most); it runs in a new process for each
-    number of threads. `measure_memory(framework, case)` returns the MB of one of the `cases`, in a process of its own.
+    number of threads. `measure_memory(framework, case)` returns the MB of one of the `cases`, in a process of its own;
+    at `most` so much of the other's is good. `other` stands above the column of what tinytorch is compared with, and
+    `needs` are libraries that it takes beside PyTorch.
     """
-    options = parse_arguments(description)
-    if importlib.util.find_spec("torch") is None:
-        print('Skipped: PyTorch is not installed here. To compare with it, pip install -e ".[oracle]".')
+    options = parse_arguments(description, threads)
+    missing = [name for name in ("torch", *needs) if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f'Skipped: {", ".join(missing)} not installed here. To compare with it, pip install -e ".[oracle]".')
         return
     if options.speed:
         import torch
@@ -42,20 +55,20 @@ def compare(script, description, measure_speed, measure_memory=None, cases=()):
     machine = f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     print(f"{datetime.date.today()}, {machine}, {versions}")
     for threads in options.threads:
-        print_head(f"{threads} thread{'s' * (threads > 1)}")
+        print_head(f"{threads} thread{'s' * (threads > 1)}", other)
         rows = in_new_process(script, "--speed", threads, "--rounds", options.rounds, threads=threads)
         for name, *numbers in rows:
             print_row(name, *numbers, unit="ms")
     if measure_memory is not None and sys.platform == "linux":
-        print_head("peak memory of a step")
+        print_head("peak memory", other)
         for i, case in enumerate(cases):
             ours, theirs = (in_new_process(script, "--memory", framework, i, threads=1) for framework in FRAMEWORKS)
-            print_row(case.name, ours, theirs, 1.5, unit="MB")
+            print_row(case.name, ours, theirs, most, unit="MB")
 
 
-def parse_arguments(description):
+def parse_arguments(description, threads):
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=int, nargs="+", default=list(threads))
     parser.add_argument("--rounds", type=int, default=15, help="how often each framework has its turn (default 15)")
     parser.add_argument("--speed", type=int, help=argparse.SUPPRESS)  # what the new processes are told
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
@@ -63,12 +76,17 @@ def parse_arguments(description):
 
 
 def median_times(functions, steps, rounds):
-    """Median seconds of each function, which take turns, `steps` calls at a time. Both must do the same work."""
-    np.testing.assert_allclose(functions[0](), functions[1](), rtol=1e-4)
+    """Median seconds of each function, which take turns, `steps` calls at a time. All must do the same work.
+
+    `steps` is a number, or one for each function.
+    """
+    first, *others = [function() for function in functions]
+    for result in others:
+        np.testing.assert_allclose(first, result, rtol=1e-4)
     times = [[] for _ in functions]
     for _ in range(rounds):
-        for function, taken in zip(functions, times):
-            for _ in range(steps):
+        for function, taken, calls in zip(functions, times, np.broadcast_to(steps, len(functions))):
+            for _ in range(calls):
                 began = time.perf_counter()
                 function()
                 taken.append(time.perf_counter() - began)
@@ -90,8 +108,8 @@ def processor():
     return found.group(1) if found else platform.processor() or platform.machine()
 
 
-def print_head(what):
-    print(f"\n| {what} | tinytorch | PyTorch | ratio | at most |\n|---|--:|--:|--:|--:|", flush=True)
+def print_head(what, other):
+    print(f"\n| {what} | tinytorch | {other} | ratio | at most |\n|---|--:|--:|--:|--:|", flush=True)
 
 
 def print_row(name, ours, theirs, target, unit):

@@ -190,10 +190,10 @@ def pairs(rng):
 def the_way_back(tt, a, b, g):
     from tinytorch.mamba import recurrence
 
-    lengths = []
+    scanned = []
 
     def scan(a, b):
-        lengths.append(len(b))
+        scanned.append(len(b))
         h = b.copy()
         for t in range(1, len(b)):
             h[t] += a[t] * h[t - 1]
@@ -205,7 +205,7 @@ def the_way_back(tt, a, b, g):
         **gradients(tt, recurrence, a, b, g=g),
         **named("by_another_scan", by_another),
         **named("of_one_step", one_step),
-        "scanned": np.array(lengths),
+        "times_scanned": np.array(len(scanned)),
     }
 
 

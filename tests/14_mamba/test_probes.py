@@ -172,7 +172,7 @@ def the_way_back(a, b, g):
         **whole,
         **named("by_another_scan", whole),
         **named("of_one_step", way_back(a[:1], b[:1], g[:1])),
-        "scanned": [len(b)] * 2,
+        "times_scanned": 2,
     }
 
 

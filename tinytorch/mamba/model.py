@@ -27,7 +27,7 @@ from .scan import selective_scan
 
 @dataclasses.dataclass(frozen=True)
 class MambaConfig:
-    """The shape of a Mamba. The defaults are those of the paper's largest model.
+    """The shape of a Mamba, by default one of 0.7 billion parameters.
 
     d_state: numbers of state for each channel; d_conv: taps of the convolution; expand: how much wider the inside is;
     dt_rank: rank of the step size (default d_model / 16, rounded up); dt_min, dt_max, dt_init_floor: where step sizes

@@ -14,7 +14,7 @@ import numpy as np
 from ..activations import silu, stable_sigmoid
 from ..tensor import Tensor, op, stack, zeros
 
-BLOCK = 1 << 17  # numbers of state in a block of steps: three such buffers stay in the processor's cache
+BLOCK = 1 << 17  # numbers of state in a block of steps: such buffers stay in the processor's cache
 
 
 def selective_scan_composed(u, delta, A, B, C, D=None, z=None, initial_state=None, starts=None):
@@ -81,13 +81,16 @@ class _Blocks:
     """The recurrence on raw arrays, in blocks of steps, both ways.
 
     The state is (B, N, E) here: the channels last, as they are many and N is small. Only the state at the beginning of
-    each block is kept. What a block needs (the decays, the states) lives in buffers that the next block uses again.
+    each block is kept. What a block needs (the decays, the states) lives in buffers that the next block uses again; so
+    the last block is still there when the way back begins with it.
+
+    An outer product of N and E numbers is one of matrices (N, 2) and (2, E) here, with zeros for the second of each:
+    NumPy leaves that to BLAS, which takes a third of the time of `multiply` and its many short rows.
     """
 
     def __init__(self, u, delta, A, B, C, initial_state, starts):
         self.shape = self.batch, time, _ = u.shape
-        self.u, self.delta = _rows(u), _rows(delta)
-        self.B, self.C = _columns(B), _columns(C)
+        self.u, self.delta, self.B, self.C = (_rows(x) for x in (u, delta, B, C))
         self.A = A.T.copy()  # (N, E)
         self.initial_state = initial_state
         self.kept_on = None if starts is None else 1 - _rows(starts[:, :, None].astype(u.dtype))  # (T, B, 1, 1)
@@ -100,32 +103,42 @@ class _Blocks:
     def _buffer(self, steps):
         return self._empty(steps, self.batch, *self.A.shape)  # (steps, B, N, E)
 
-    def _fill(self, block, decay, states):
-        """The decays exp(delta A) of a block, in `states` what its steps write; returns delta u (steps, B, 1, E)."""
+    def _pairs(self):
+        """A buffer (steps, B, 2, E) for rows, each above one of zeros."""
+        return _above_zeros(self._empty(self.steps, self.batch, 1, self.A.shape[1]))
+
+    def _buffers(self):
+        """What `_run` fills."""
+        return self._pairs(), *(self._buffer(self.steps) for _ in range(3))
+
+    def _run(self, block, h, written, decay, carried, states):
+        """Run through a block from the state h, and fill what comes after it, for each step of the block.
+
+        written: delta u, above zeros; decay: exp(delta A); carried: decay_t h_(t-1); states: h_t.
+        """
         np.multiply(self.delta[block], self.A, out=decay)
         np.exp(decay, out=decay)
         if self.kept_on is not None:
             decay *= self.kept_on[block]
-        written = self.delta[block] * self.u[block]
-        np.multiply(written, self.B[block], out=states)
-        return written
+        np.multiply(self.delta[block], self.u[block], out=written[:, :, :1])
+        np.matmul(_above_zeros(self.B[block]).swapaxes(2, 3), written, out=states)  # (n, B, N, 2) @ (n, B, 2, E)
+        for decay_t, carried_t, state in zip(decay, carried, states):
+            np.multiply(decay_t, h, out=carried_t)
+            state += carried_t
+            h = state
 
     def forward(self):
         """(y (B, T, E) without D and gate, the states before each block and after the last)."""
-        decays, all_states, carried = self._buffer(self.steps), self._buffer(self.steps), self._buffer(1)[0]
+        self.last = self._buffers()
         kept = self._buffer(len(self.blocks) + 1)
         kept[0] = 0 if self.initial_state is None else self.initial_state.swapaxes(1, 2)
         y = self._empty(*self.shape)
         for i, block in enumerate(self.blocks):
-            n = block.stop - block.start
-            decay, states, h = decays[:n], all_states[:n], kept[i]
-            self._fill(block, decay, states)
-            for decay_t, state in zip(decay, states):
-                np.multiply(decay_t, h, out=carried)
-                state += carried
-                h = state
-            kept[i + 1] = h
-            np.matmul(self.C[block].swapaxes(2, 3), states, out=_rows(y)[block])  # (n, B, 1, N) @ (n, B, N, E)
+            buffers = _cut(self.last, block)
+            self._run(block, kept[i], *buffers)
+            states = buffers[-1]
+            kept[i + 1] = states[-1]
+            np.matmul(self.C[block], states, out=_rows(y)[block])  # (n, B, 1, N) @ (n, B, N, E)
         return y, kept
 
     def backward(self, g, kept):
@@ -134,27 +147,27 @@ class _Blocks:
         `adjoint` is the gradient of a state: what its own output asks of it, and what it carries on to the next one,
         adjoint_t = g_t C_t + decay_(t+1) adjoint_(t+1). So it runs through time backwards, as the state ran forwards.
         """
-        buffers = [self._buffer(self.steps) for _ in range(4)]
+        last, self.last = self.last, None  # the last block is there once; then others are written over it
+        buffers = *(last or self._buffers()), self._pairs(), self._buffer(self.steps)
         grad_u, grad_delta = (self._empty(*self.shape) for _ in range(2))
         grad_B, grad_C = (self._empty(*self.shape[:2], len(self.A)) for _ in range(2))
         grad_A = np.zeros_like(self.A)
         ahead = np.zeros_like(kept[0])  # decay_(t+1) adjoint_(t+1)
         for i, block in reversed(list(enumerate(self.blocks))):
-            decay, states, carried, adjoint = (x[: block.stop - block.start] for x in buffers)
-            written, h = self._fill(block, decay, states), kept[i]
-            for decay_t, state, carried_t in zip(decay, states, carried):
-                np.multiply(decay_t, h, out=carried_t)  # kept: states - written would cancel
-                state += carried_t
-                h = state
+            written, decay, carried, states, asked, adjoint = _cut(buffers, block)
+            if last is None:
+                self._run(block, kept[i], written, decay, carried, states)
+            last = None
             g_block, delta = _rows(g)[block], self.delta[block]  # (n, B, 1, E)
-            np.multiply(g_block, self.C[block], out=adjoint)
+            asked[:, :, :1] = g_block
+            np.matmul(_above_zeros(self.C[block]).swapaxes(2, 3), asked, out=adjoint)
             for decay_t, adjoint_t in zip(decay[::-1], adjoint[::-1]):
                 adjoint_t += ahead
                 np.multiply(decay_t, adjoint_t, out=ahead)
             np.matmul(states, g_block.swapaxes(2, 3), out=_columns(grad_C)[block])
-            np.matmul(adjoint, written.swapaxes(2, 3), out=_columns(grad_B)[block])
-            grad_written = np.matmul(self.B[block].swapaxes(2, 3), adjoint)  # (n, B, 1, E)
-            carried *= adjoint  # the gradient of delta A
+            np.matmul(adjoint, written[:, :, :1].swapaxes(2, 3), out=_columns(grad_B)[block])
+            grad_written = np.matmul(self.B[block], adjoint)  # (n, B, 1, E)
+            carried *= adjoint  # the gradient of delta A; states - written, in its place, would cancel
             grad_decay = np.einsum("tbne,ne->tbe", carried, self.A)[:, :, None]
             grad_A += np.einsum("tbne,tbe->ne", carried, delta[:, :, 0])
             _rows(grad_u)[block] = grad_written * delta
@@ -162,13 +175,23 @@ class _Blocks:
         return grad_u, grad_delta, grad_A.T, grad_B, grad_C, ahead.swapaxes(1, 2)
 
 
+def _cut(buffers, block):
+    """Buffers as long as a block: the last one may be shorter."""
+    return [x[: block.stop - block.start] for x in buffers]
+
+
 def _rows(x):
-    """A view (T, B, 1, E) of x (B, T, E), which all N numbers of a channel's state share."""
+    """A view (T, B, 1, E) of x (B, T, E): at each step, a row."""
     return x.swapaxes(0, 1)[:, :, None]
 
 
+def _above_zeros(x):
+    """Rows x (n, B, 1, N), each above one of zeros: (n, B, 2, N)."""
+    return np.concatenate([x, np.zeros_like(x)], axis=2)
+
+
 def _columns(x):
-    """A view (T, B, N, 1) of x (B, T, N), which all channels share."""
+    """A view (T, B, N, 1) of x (B, T, N): at each step, a column."""
     return x.swapaxes(0, 1)[..., None]
 
 
