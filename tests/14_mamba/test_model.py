@@ -118,18 +118,18 @@ def test_a_size_that_cannot_be_is_refused_by_name(field, size):
         config(**{field: size})
 
 
-@pytest.mark.parametrize("token", [-1, V, 1.0, None])
+@pytest.mark.parametrize("token", [-1, V, 1.0, None, True])
 def test_a_token_for_padding_outside_the_vocabulary_is_refused(token):
     with pytest.raises(ValueError, match=rf"needs pad_token_id from 0 to vocab_size - 1 = {V - 1}, but got {token!r}"):
         config(pad_token_id=token)
 
 
-@pytest.mark.parametrize("number", [0.0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("number", [0.0, -1.0, math.inf, math.nan, True, None, "1"])
 @pytest.mark.parametrize(
     "field", ["dt_min", "dt_max", "dt_init_floor", "dt_scale", "layer_norm_epsilon", "initializer_range"]
 )
 def test_a_number_that_cannot_be_is_refused_by_name(field, number):
-    with pytest.raises(ValueError, match=rf"needs {field} above 0, but got {number}"):
+    with pytest.raises(ValueError, match=rf"needs {field} to be a number above 0, but got {number!r}"):
         config(**{field: number})
 
 

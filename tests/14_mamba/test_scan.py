@@ -312,6 +312,19 @@ def test_shapes_that_do_not_fit_are_refused_by_name(changes, message):
         tt.selective_scan(**given)
 
 
+def test_numbers_of_documents_are_no_starts():
+    with pytest.raises(ValueError, match="needs starts of booleans, true where a document begins, but got int64"):
+        tt.selective_scan(**tensors(inputs()), starts=tt.tensor(np.zeros((2, 5), int)))
+
+
+def test_weights_of_another_dtype_widen_the_result():
+    given = tensors(inputs())
+    given["A"] = given["A"].float()
+    one, other = (scan(**given) for scan in (tt.selective_scan, selective_scan_composed))
+    assert one.dtype == other.dtype == tt.float64
+    assert_close(one, other.numpy(), 1e-12, 1e-13)
+
+
 def test_starts_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"needs starts of shape \(2, 5\), but got \(5,\)"):
         tt.selective_scan(**tensors(inputs()), starts=tt.tensor([True] * 5))

@@ -12,7 +12,7 @@ from ..activations import silu, softplus
 from ..convolutions import Conv1d
 from ..layers import Linear, Module, Parameter, require_positive
 from ..tensor import Tensor, cat, ones, rand, stack, zeros
-from ..transformers import RMSNorm
+from ..transformers import RMSNorm, rms_norm
 from .convolution import causal_conv1d
 from .model import step_size_bias
 
@@ -146,4 +146,11 @@ class Mamba2Mixer(Module):
         B, C = (y.reshape(batch, time, self.n_groups, self.d_state) for y in (B, C))
         delta = softplus(delta + self.dt_bias)  # (B, T, H)
         y = ssd(u, delta, -self.A_log.exp(), B, C, self.chunk_size) + self.D.unsqueeze(-1) * u  # (B, T, H, P)
-        return self.out_proj(self.norm(y.reshape(batch, time, inner) * silu(z)))
+        return self.out_proj(self._normalise(y.reshape(batch, time, inner) * silu(z)))
+
+    def _normalise(self, y):
+        """y (B, T, E) with a mean square of 1 in each group of heads, times the weight of the norm."""
+        batch, time, inner = y.shape
+        size = inner // self.n_groups
+        y = rms_norm(y.reshape(batch, time, self.n_groups, size), (size,), eps=self.norm.eps)
+        return self.norm.weight * y.reshape(batch, time, inner)

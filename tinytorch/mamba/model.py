@@ -62,14 +62,15 @@ class MambaConfig:
             size = getattr(self, name)
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ValueError(f"MambaConfig needs {name} to be an integer above 0, but got {size!r}.")
-        if not isinstance(self.pad_token_id, int) or not 0 <= self.pad_token_id < self.vocab_size:
+        pad = self.pad_token_id
+        if isinstance(pad, bool) or not isinstance(pad, int) or not 0 <= pad < self.vocab_size:
             raise ValueError(
-                f"MambaConfig needs pad_token_id from 0 to vocab_size - 1 = {self.vocab_size - 1}, but got "
-                f"{self.pad_token_id!r}."
+                f"MambaConfig needs pad_token_id from 0 to vocab_size - 1 = {self.vocab_size - 1}, but got {pad!r}."
             )
         for name in ("dt_min", "dt_max", "dt_init_floor", "dt_scale", "layer_norm_epsilon", "initializer_range"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"MambaConfig needs {name} above 0, but got {getattr(self, name)!r}.")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(f"MambaConfig needs {name} to be a number above 0, but got {value!r}.")
         if self.dt_min > self.dt_max:
             raise ValueError(f"MambaConfig needs dt_min up to dt_max, but got {self.dt_min} and {self.dt_max}.")
 
@@ -114,7 +115,8 @@ class MambaCache:
 
     def reorder(self, rows):
         """Let row i go on from what was row rows[i], as in a beam search."""
-        self.window, self.state = self.window[rows], self.state[rows]
+        if self.state is not None:
+            self.window, self.state = self.window[rows], self.state[rows]
 
     @property
     def nbytes(self):

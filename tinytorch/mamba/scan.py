@@ -91,7 +91,7 @@ class _Blocks:
     def __init__(self, u, delta, A, B, C, initial_state, starts):
         self.shape = self.batch, time, _ = u.shape
         self.u, self.delta, self.B, self.C = (_rows(x) for x in (u, delta, B, C))
-        self.A = A.T.copy()  # (N, E)
+        self.A = A.T.astype(np.result_type(*(x.dtype for x in (u, delta, A, B, C))), order="C")  # (N, E)
         self.initial_state = initial_state
         self.kept_on = None if starts is None else 1 - _rows(starts[:, :, None].astype(u.dtype))  # (T, B, 1, 1)
         self.steps = max(4, min(64, time, BLOCK // (self.batch * A.size)))
@@ -202,6 +202,11 @@ def _require_fit(u, delta, A, B, C, D, z, initial_state, starts):
     batch, time, channels = u.shape
     if A.ndim != 2 or A.shape[0] != channels or A.shape[1] == 0:
         raise ValueError(f"selective_scan with u {u.shape} needs A of shape ({channels}, N), but got {A.shape}.")
+    if starts is not None and starts.dtype != bool:
+        raise ValueError(
+            f"selective_scan needs starts of booleans, true where a document begins, but got {starts.dtype}. From the "
+            "numbers of documents: true where one differs from that before it."
+        )
     state = A.shape[1]
     expected = {
         "delta": (delta, u.shape),
