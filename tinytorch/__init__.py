@@ -82,6 +82,10 @@ from .mamba import selective_scan, causal_conv1d, Mamba, MambaBlock, MambaConfig
 # 17 precision
 from .precision import autocast, GradScaler, round_to
 
+# 20 pipeline
+from .pipeline import Config, DataConfig, TrainingConfig, FailureConfig, TrainingFailed
+from .pipeline import DistributedTrainer, TextGenerator, create_data_loaders, load_token_sequences, language_model_loss
+
 # looking at it
 from .pictures import GraphPicture, draw_graph
 from .pictures import plot_attention, plot_decision_boundary, plot_loss, plot_states, show_images

@@ -21,9 +21,10 @@ def autocast(dtype="bfloat16"):
     """Round what goes into products of matrices, and what comes out of them, to `dtype`: `with autocast("float16"):`.
 
     Concerns linear layers, matmul, einsum, convolutions and attention, with float32 inputs; their gradients are rounded
-    too, although `backward` runs outside. All else (softmax, norms, losses, scans, the optimizer and its weights) stays
-    float32. Simulated: the numbers are those of the low type, the arrays are float32, so it costs time and saves no
-    memory. dtype: "bfloat16", "float16", or "float32" or None, which switch it off, also inside another one.
+    too, although `backward` runs outside. All else (softmax, norms, losses, the selective scan, the optimizer and its
+    weights) stays float32; `ssd` is made of products of matrices, and does not. Simulated: the numbers are those of the
+    low type, the arrays are float32, so it costs time and saves no memory.
+    dtype: "bfloat16", "float16", or "float32" or None, which switch it off, also inside another one.
     Holds for the thread that enters it. Raises ValueError for other types.
     """
     if dtype not in (*LOW_TYPES, "float32", None):

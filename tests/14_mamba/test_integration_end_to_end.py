@@ -110,10 +110,9 @@ def test_what_it_returns_can_be_kept_as_json(trained):
 def test_toy_sequences_are_learnt(tmp_path, model):
     """With labels shifted twice the token after the next would be learnt, and with a warm-up of 1000 nothing."""
     trainer = trainer_of(configured(tmp_path, model, num_epochs=10, warmup_steps=1000))
-    before = trainer.evaluate(trainer.eval_loader)
     history = trainer.train()["training_history"]
     assert history[-1]["train"]["loss"] < 0.8 * history[0]["train"]["loss"]
-    assert history[-1]["val"]["loss"] < 0.9 * before
+    assert history[-1]["val"]["loss"] < 0.9 * history[0]["val"]["loss"]
     assert max(trainer.history["lr"]) == pytest.approx(3e-3)
     predicted = trainer.model(tt.tensor([[2, 4, 6, 8]])).data.argmax(-1)[0]
     assert predicted[2:].tolist() == [8, 10]
@@ -162,15 +161,16 @@ def test_bfloat16_logits_are_near_those_of_float32():
 
 
 def peak_of_a_step(folder, **training):
-    """Bytes at the peak of one step of a deep model on long rows."""
+    """Bytes at the peak of one step of a deep model on long rows: four batches, in mixed precision."""
     model = tt.MambaConfig.tiny(vocab_size=V, n_layers=8)
-    config = configured(folder, model, {"max_seq_length": 256}, **training)
-    trainer = trainer_of(config, sequences=toy(16, 256))
-    trainer.train_step(next(iter(trainer.train_loader)))
-    batch = next(iter(trainer.train_loader))
+    usual = {"batch_size": 3, "gradient_accumulation_steps": 4, "use_mixed_precision": True}
+    trainer = trainer_of(
+        configured(folder, model, {"max_seq_length": 256}, **usual, **training), sequences=toy(16, 256)
+    )
+    batches = list(trainer.train_loader)
     tracemalloc.start()
     try:
-        trainer.train_step(batch)
+        assert [trainer.train_step(batch)["optimizer_step"] for batch in batches] == [False, False, False, True]
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -283,9 +283,9 @@ def interrupted_after(batches):
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, batches, precision):
     """A resume that began with the epoch that is completed already would repeat it: 5 entries for 4 epochs."""
-    settings = {"num_epochs": 4, "save_steps": 2, "precision": precision, "use_mixed_precision": precision != "float32"}
-    if precision == "float32":
-        settings["precision"] = "bfloat16"
+    settings = {"num_epochs": 4, "save_steps": 2}
+    if precision != "float32":
+        settings |= {"use_mixed_precision": True, "precision": precision}
     whole = trainer_of(configured(tmp_path / "whole", **settings))
     whole.train()
     config = configured(tmp_path / "stopped", **settings)
@@ -295,9 +295,10 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, batches, precision
     assert resumed.current_epoch == 2
     assert resumed.global_step == batches // 2 * 2
     before = resumed.history["loss"][-1]
+    at = resumed.global_step
     history = resumed.train()["training_history"]
     assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4]
-    assert abs(resumed.history["loss"][resumed.global_step // 2] - before) < 0.5 * before
+    assert abs(resumed.history["loss"][at] - before) < 0.5 * before
     assert resumed.history["loss"] == whole.history["loss"]
     assert_same_weights(resumed.model, whole.model)
 
@@ -383,6 +384,52 @@ def test_two_ranks_share_no_sample_and_miss_none():
     assert orders[0] != orders[1]
 
 
+TRAINING = """
+import sys
+import numpy as np
+import tinytorch as tt
+
+out, epochs = sys.argv[1], int(sys.argv[2])
+config = tt.Config(
+    tt.MambaConfig.tiny(vocab_size=20),
+    tt.TrainingConfig(batch_size=4, gradient_accumulation_steps=1, num_epochs=epochs, save_steps=1,
+                      use_mixed_precision=False),
+    tt.DataConfig(max_seq_length=16, num_workers=0),
+    output_dir=out,
+)
+sequences = [np.arange(i % 10, i % 10 + 9) for i in range(32)]
+
+class Telling(tt.DistributedTrainer):
+    def save(self):
+        super().save()
+        print(self.global_step, flush=True)
+
+trainer = Telling(config.build_model(), config, *tt.create_data_loaders(sequences, None, config))
+if trainer.checkpoints.list():
+    trainer.resume()
+trainer.train()
+np.savez(out + "/end.npz", **{name: p.data for name, p in trainer.model.named_parameters()})
+"""
+
+
+def test_a_run_that_is_killed_twice_ends_as_one_that_is_not(tmp_path):
+    """SIGKILL gives a program no moment to tidy up; the second run is killed on its way out of a checkpoint, too."""
+    script = tmp_path / "train.py"
+    script.write_text(TRAINING)
+    ends = {}
+    for name, kills in (("whole", ()), ("killed", (5, 11))):
+        (tmp_path / name).mkdir()
+        command = [sys.executable, str(script), str(tmp_path / name), "2"]
+        for step in kills:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                next(line for line in process.stdout if int(line) >= step)
+                process.kill()
+        subprocess.run(command, check=True, timeout=120, capture_output=True)
+        ends[name] = dict(np.load(tmp_path / name / "end.npz"))
+    for name, array in ends["whole"].items():
+        np.testing.assert_array_equal(ends["killed"][name], array, err_msg=name)
+
+
 TWO_RANKS = """
 import sys
 import numpy as np
@@ -463,7 +510,7 @@ def test_streamed_pieces_are_the_text(writer):
     assert "12 + 3" + "".join(writer.stream("12 + 3", max_new_tokens=12, temperature=0)) == whole
 
 
-# ---- the limits of the sheet: two orders of magnitude below what is measured, so that no busy machine fails them
+# ---- the speeds that are asked for: far below what is measured, so that a busy machine keeps them, too
 
 
 def seconds(work):
@@ -538,6 +585,7 @@ def test_a_configuration_comes_back_from_its_file(tmp_path, suffix):
 
 
 def main():
+    """Print what was found. Returns how many of the limits are missed."""
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         config = configured(folder / "whole", num_epochs=10)
@@ -554,6 +602,7 @@ def main():
         at = resumed.global_step
         resumed.train()
         same = all(np.array_equal(a, weights(resumed.model)[name]) for name, a in weights(trainer.model).items())
+        missed = (not same) + (history[-1]["train"]["loss"] >= 0.8 * history[0]["train"]["loss"])
         print(f"interruption  resumed at step {at}; in the end the weights are {'the same' if same else 'different'}")
         peaks = [peak_of_a_step(folder / str(on), gradient_checkpointing=on) / 1e6 for on in (False, True)]
         print(f"memory        {peaks[0]:.1f} MB at the peak of a step, {peaks[1]:.1f} MB with gradient checkpointing")
@@ -562,7 +611,10 @@ def main():
         f"speed         medium preset: {training:,.0f} tokens/s in training, {fifty:,.0f} and {hundred:,.0f} in "
         "generation of 50 and 100 tokens"
     )
+    missed += training <= 10 or fifty <= 10 or hundred <= 50
+    print("all limits are kept" if not missed else f"{missed} limits are missed")
+    return missed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

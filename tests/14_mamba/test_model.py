@@ -114,7 +114,7 @@ def test_the_rank_of_the_step_size_is_a_sixteenth_rounded_up(width, rank):
 @pytest.mark.parametrize("size", [0, -4, 2.5, "8", True])
 @pytest.mark.parametrize("field", ["d_model", "d_state", "d_conv", "expand", "n_layers", "vocab_size", "dt_rank"])
 def test_a_size_that_cannot_be_is_refused_by_name(field, size):
-    with pytest.raises(ValueError, match=rf"needs {field} to be an integer above 0, but got {size!r}"):
+    with pytest.raises(ValueError, match=rf"{field} needs an integer of at least 1, but got {size!r}"):
         config(**{field: size})
 
 
@@ -131,6 +131,13 @@ def test_a_token_for_padding_outside_the_vocabulary_is_refused(token):
 def test_a_number_that_cannot_be_is_refused_by_name(field, number):
     with pytest.raises(ValueError, match=rf"needs {field} to be a number above 0, but got {number!r}"):
         config(**{field: number})
+
+
+@pytest.mark.parametrize("field", ["bias", "conv_bias", "tie_word_embeddings"])
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_what_is_neither_true_nor_false_is_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=f"needs {field} to be True or False, but got {value!r}"):
+        config(**{field: value})
 
 
 def test_step_sizes_from_more_to_less_are_refused():
@@ -458,6 +465,37 @@ def test_padding_counts_behind_a_cache_too(pieces):
 
 
 @tt.no_grad()
+@pytest.mark.parametrize("places", [[5, 6], [2], [0, 3, 6]], ids=["right", "middle", "everywhere"])
+def test_a_cache_goes_on_behind_padding_wherever_it_is(places):
+    """The last K - 1 tokens are what the convolution remembers, not the last K - 1 columns."""
+    model, tokens = mamba(), ids(1, 10)
+    padding = np.zeros((1, 7), bool)
+    padding[:, places] = True
+    cache = model.new_cache()
+    model(tokens[:, :7], key_padding_mask=tt.tensor(padding), cache=cache)
+    behind = model(tokens[:, 7:], cache=cache)
+    kept = np.delete(tokens.numpy(), places, axis=1)
+    assert_close(behind, model(tt.tensor(kept))[:, -3:], 1e-4, 1e-5)
+
+
+def test_padding_between_tokens_is_refused_without_a_cache():
+    padding = np.zeros((2, 7), bool)
+    padding[1, 3] = True
+    with pytest.raises(ValueError, match="padding at the ends of a row, but got some between tokens"):
+        mamba()(ids(), key_padding_mask=tt.tensor(padding))
+
+
+@tt.no_grad()
+def test_an_empty_cache_can_change_places_and_one_without_layers_is_refused():
+    model = mamba()
+    for layer in model.new_cache():
+        layer.reorder([0, 0])
+        assert layer.nbytes == 0
+    with pytest.raises(ValueError, match="The cache is of 0 layers"):
+        model(ids(), cache=[])
+
+
+@tt.no_grad()
 def test_rows_of_a_cache_can_change_places():
     model, tokens = mamba(), ids(3, 6)
     cache = model.new_cache()
@@ -532,14 +570,19 @@ def test_padding_that_does_not_fit_is_refused(mask, came):
 
 
 def test_documents_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"needs documents of the shape of ids, \(2, 7\), but got \(1, 7\)"):
+    with pytest.raises(ValueError, match=r"integers of the shape of ids, \(2, 7\), .* but got int64 of \(1, 7\)"):
         mamba()(ids(), documents=numbered(7))
+
+
+def test_a_document_in_two_pieces_is_refused():
+    with pytest.raises(ValueError, match="numbers that do not fall along a row"):
+        mamba()(ids(), documents=tt.tensor([[0, 0, 1, 0, 0, 0, 0]] * 2))
 
 
 @tt.no_grad()
 def test_documents_behind_a_cache_are_refused():
     model = mamba()
-    with pytest.raises(ValueError, match="either a cache or documents: a cache goes on with one document"):
+    with pytest.raises(ValueError, match=r"no cache, but got int64 .* with a cache\. Generate from one document"):
         model(ids(1), cache=model.new_cache(), documents=numbered(7))
 
 

@@ -323,6 +323,8 @@ def test_weights_of_another_dtype_widen_the_result():
     one, other = (scan(**given) for scan in (tt.selective_scan, selective_scan_composed))
     assert one.dtype == other.dtype == tt.float64
     assert_close(one, other.numpy(), 1e-12, 1e-13)
+    y, last = tt.selective_scan(**{**given, "u": given["u"].float()}, return_last_state=True)
+    assert y.dtype == last.dtype == tt.float64
 
 
 def test_starts_of_another_shape_are_refused():

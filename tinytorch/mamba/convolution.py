@@ -35,7 +35,7 @@ def causal_conv1d(x, weight, bias=None, documents=None):
     Raises ValueError for shapes that do not fit. Source: Gu and Dao 2023, arXiv:2312.00752, section 3.4.
     """
     _require_fit(x, weight, bias, documents)
-    return _causal_conv1d(x, weight, bias, documents=None if documents is None else documents.data)
+    return _causal_conv1d(x, weight, bias, documents=documents.data if isinstance(documents, Tensor) else documents)
 
 
 @op

@@ -7,7 +7,6 @@ Letters: B batch, T time, C channels of the stream (d_model), E channels inside 
 of them (d_state), R rank of the step size (dt_rank), K taps of the convolution (d_conv), V vocabulary.
 """
 
-import dataclasses
 import math
 
 import numpy as np
@@ -17,86 +16,14 @@ from ..autograd import grad_mode
 from ..convolutions import Conv1d
 from ..embeddings import Embedding
 from ..layers import Linear, Module, ModuleList, Parameter, uniform
-from ..tensor import Tensor, arange, cat, ones, rand, randn
+from ..tensor import Tensor, arange, ones, rand, randn
 from ..training import Recomputable
 from ..transformers import Generation, Pretrained, RMSNorm
+from ..transformers.gpt import require_documents
+from .config import MambaConfig
 from .convolution import causal_conv1d
 from .formats import FORMATS
 from .scan import selective_scan
-
-
-@dataclasses.dataclass(frozen=True)
-class MambaConfig:
-    """The shape of a Mamba, by default one of 0.7 billion parameters.
-
-    d_state: numbers of state for each channel; d_conv: taps of the convolution; expand: how much wider the inside is;
-    dt_rank: rank of the step size (default d_model / 16, rounded up); dt_min, dt_max, dt_init_floor: where step sizes
-    begin; dt_scale: of the weights that change them; initializer_range: of the embedding; bias: of in_proj and
-    out_proj. pad_token_id: the token that fills rows up; it is an ordinary row of the embedding.
-    Raises ValueError, naming the field, for what cannot be.
-    """
-
-    d_model: int = 2048
-    d_state: int = 16
-    d_conv: int = 4
-    expand: int = 2
-    n_layers: int = 24
-    vocab_size: int = 50280
-    pad_token_id: int = 0
-    dt_rank: int | None = None
-    dt_min: float = 0.001
-    dt_max: float = 0.1
-    dt_init_floor: float = 1e-4
-    dt_scale: float = 1.0
-    layer_norm_epsilon: float = 1e-5
-    initializer_range: float = 0.02
-    bias: bool = False
-    conv_bias: bool = True
-    tie_word_embeddings: bool = True
-
-    n_positions = None  # no longest sequence: what a transformer's configuration has a number for
-
-    def __post_init__(self):
-        sizes = ("d_model", "d_state", "d_conv", "expand", "n_layers", "vocab_size")
-        for name in sizes + (("dt_rank",) if self.dt_rank is not None else ()):
-            size = getattr(self, name)
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"MambaConfig needs {name} to be an integer above 0, but got {size!r}.")
-        pad = self.pad_token_id
-        if isinstance(pad, bool) or not isinstance(pad, int) or not 0 <= pad < self.vocab_size:
-            raise ValueError(
-                f"MambaConfig needs pad_token_id from 0 to vocab_size - 1 = {self.vocab_size - 1}, but got {pad!r}."
-            )
-        for name in ("dt_min", "dt_max", "dt_init_floor", "dt_scale", "layer_norm_epsilon", "initializer_range"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ValueError(f"MambaConfig needs {name} to be a number above 0, but got {value!r}.")
-        if self.dt_min > self.dt_max:
-            raise ValueError(f"MambaConfig needs dt_min up to dt_max, but got {self.dt_min} and {self.dt_max}.")
-
-    @property
-    def d_inner(self):
-        return self.expand * self.d_model
-
-    @property
-    def rank(self):
-        """dt_rank, or what it is where it was left out."""
-        return self.dt_rank or math.ceil(self.d_model / 16)
-
-    @classmethod
-    def tiny(cls, **changes):
-        """20 thousand parameters, for tests."""
-        return cls(**{"d_model": 32, "d_state": 8, "n_layers": 2, "vocab_size": 100, **changes})
-
-    @classmethod
-    def small(cls, **changes):
-        """195 thousand parameters."""
-        return cls(**{"d_model": 64, "d_state": 16, "n_layers": 4, "vocab_size": 1000, **changes})
-
-    @classmethod
-    def medium(cls, **changes):
-        """1.4 million parameters."""
-        return cls(**{"d_model": 128, "d_state": 32, "n_layers": 6, "vocab_size": 5000, **changes})
 
 
 class MambaCache:
@@ -111,6 +38,7 @@ class MambaCache:
         self.length = 0
 
     def update(self, window, state, new):
+        """Remember this window and state, `new` tokens later."""
         self.window, self.state, self.length = window, state, self.length + new
 
     def reorder(self, rows):
@@ -165,7 +93,7 @@ class MambaMixer(Module):
             return self.step(x, cache)
         xi, z = self.in_proj(x).chunk(2, dim=-1)  # (B, T, E) each
         xi = _without(xi, padding)
-        u, window = self._convolve(xi, cache, documents)
+        u, window = self._convolve(xi, cache, padding, documents)
         u = _without(silu(u), padding)  # again: the bias of the convolution is there also where no token is
         delta, B, C = self._select(u)
         delta = _without(delta, padding)  # a step of size 0 leaves the state as it is
@@ -178,7 +106,7 @@ class MambaMixer(Module):
             cache.update(window, state.data, x.shape[1])
         return self.out_proj(y)  # (B, T, C)
 
-    def _convolve(self, xi, cache, documents):
+    def _convolve(self, xi, cache, padding, documents):
         """The convolution of xi (B, T, E) behind the cache, and the next window (B, K - 1, E), an array."""
         weight, bias, kept = self.conv1d.weight, self.conv1d.bias, self.config.d_conv - 1
         if cache is None:
@@ -187,8 +115,15 @@ class MambaMixer(Module):
         before = cache.window
         if before is None:
             before = np.zeros_like(xi.data, shape=(batch, kept, inner))
-        behind = cat([Tensor(before), xi], dim=1)  # (B, K - 1 + T, E)
-        return causal_conv1d(behind, weight, bias)[:, kept:], behind.data[:, time:].copy()
+        behind = np.concatenate([before, xi.data], axis=1)  # (B, K - 1 + T, E)
+        if padding is None:
+            return causal_conv1d(Tensor(behind), weight, bias)[:, kept:], behind[:, time:].copy()
+        # the taps reach over padding to the tokens before it: it is moved to the front, and back behind the convolution
+        tokens = np.concatenate([np.ones_like(padding.data, shape=(batch, kept)), ~padding.data], axis=1)
+        order = np.argsort(tokens, axis=1, kind="stable")[:, :, None]
+        moved = np.take_along_axis(behind, order, axis=1)
+        y = np.take_along_axis(causal_conv1d(Tensor(moved), weight, bias).data, np.argsort(order, axis=1), axis=1)
+        return Tensor(y[:, kept:]), moved[:, time:].copy()
 
     def _select(self, u):
         """What this token does to the state, from u (B, T, E): step sizes (B, T, E), and B and C (B, T, N)."""
@@ -197,7 +132,10 @@ class MambaMixer(Module):
         return softplus(self.dt_proj(low)), B, C
 
     def step(self, x, cache):
-        """One more token, x (B, 1, C), behind a cache: the recurrence itself, in time and memory that do not grow."""
+        """One more token, x (B, 1, C), behind a cache that `forward` has begun: the recurrence, at a price that stays.
+
+        For inference: no graph is recorded.
+        """
         xi, z = self.in_proj(x).chunk(2, dim=-1)  # (B, 1, E)
         window = np.concatenate([cache.window, xi.data], axis=1)  # (B, K, E)
         u = np.einsum("bke,ek->be", window, self.conv1d.weight.data[:, 0])
@@ -208,7 +146,7 @@ class MambaMixer(Module):
         state = np.exp(step * -np.exp(self.A_log.data)) * cache.state  # (B, E, N)
         state += step * u.data[:, 0, :, None] * B.data
         y = np.matmul(state, C.data.swapaxes(1, 2))[:, None, :, 0] + self.D.data * u.data  # (B, 1, E)
-        cache.update(window[:, 1:], state, 1)
+        cache.update(window[:, 1:].copy(), state, 1)
         return self.out_proj(Tensor(y) * silu(z))
 
 
@@ -225,6 +163,13 @@ def step_size_bias(n, dt_min=0.001, dt_max=0.1, floor=1e-4, generator=None):
 def _without(x, padding):
     """x (B, T, E) with zeros where `padding` (B, T) is true."""
     return x if padding is None else x.masked_fill(padding.unsqueeze(-1), 0.0)
+
+
+def _has_gaps(padding):
+    """Whether a row of `padding` (B, T) has some between two tokens."""
+    tokens = (~padding.data).astype(int)
+    before, after = np.cumsum(tokens, axis=1), np.cumsum(tokens[:, ::-1], axis=1)[:, ::-1]
+    return bool((padding.data & (before > 0) & (after > 0)).any())
 
 
 def _starts(documents):
@@ -257,6 +202,7 @@ class Backbone(Module):
         self.norm_f = RMSNorm(config.d_model, config.layer_norm_epsilon)
 
     def forward(self, ids, cache=None, padding=None, documents=None):
+        """ids (B, T) to (B, T, C); cache is a list of one MambaCache for each block, the rest as for a mixer."""
         x = self.embeddings(ids)  # (B, T, C)
         for i, block in enumerate(self.layers):
             x = block(x, cache[i] if cache else None, padding, documents)
@@ -294,8 +240,8 @@ class Mamba(Generation, Pretrained, Module):
     def _require_inputs(self, ids, key_padding_mask, cache, documents):
         if ids.ndim != 2 or ids.shape[1] == 0:
             raise ValueError(f"Mamba needs ids of shape (batch, time) with at least one position, but got {ids.shape}.")
-        if documents is not None and tuple(documents.shape) != tuple(ids.shape):
-            raise ValueError(f"Mamba needs documents of the shape of ids, {ids.shape}, but got {documents.shape}.")
+        if documents is not None:
+            require_documents(documents, ids, cache)
         if key_padding_mask is not None:
             shape = key_padding_mask.shape
             if key_padding_mask.dtype != bool or len(shape) != 2 or shape[0] != len(ids) or shape[1] < ids.shape[1]:
@@ -303,13 +249,16 @@ class Mamba(Generation, Pretrained, Module):
                     f"Mamba needs a boolean key_padding_mask of shape {ids.shape}, true at padding, but got "
                     f"{key_padding_mask.dtype} of {shape}."
                 )
+            if cache is None and _has_gaps(key_padding_mask):
+                raise ValueError(
+                    "Mamba needs padding at the ends of a row, but got some between tokens, which the convolution "
+                    "would read as tokens. Move the tokens together."
+                )
         if cache is None:
             return
-        if documents is not None:
-            raise ValueError("Mamba needs either a cache or documents: a cache goes on with one document.")
         if grad_mode.enabled:
             raise RuntimeError("A MambaCache keeps no graph. Generate inside no_grad().")
-        held = cache[0].state
+        held = cache[0].state if cache else None
         if len(cache) != self.config.n_layers or (held is not None and len(held) != len(ids)):
             raise ValueError(
                 f"The cache is of {len(cache)} layers and {0 if held is None else len(held)} sequences, but the model "
@@ -317,6 +266,7 @@ class Mamba(Generation, Pretrained, Module):
             )
 
     def num_parameters(self):
+        """How many numbers are learned; a tied head is counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def new_cache(self):

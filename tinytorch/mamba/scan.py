@@ -42,14 +42,14 @@ def selective_scan(u, delta, A, B, C, D=None, z=None, initial_state=None, starts
     u, delta, z (B, T, E); A (E, N), usually below 0; B, C (B, T, N); D (E,); initial_state (B, E, N), zeros where left
     out. starts (B, T): true where a new document begins, before which the state is forgotten. Returns y (B, T, E), or
     (y, h_T (B, E, N)) with `return_last_state`; no gradient flows through that h_T.
-    Memory is that of every 16th state or so: the backward pass computes the others again (section 3.3.2).
+    Of the states, every 4th to 64th is kept: the backward pass computes the others again (section 3.3.2).
     Raises ValueError for shapes that do not fit. Source: arXiv:2312.00752, algorithm 2.
     """
     _require_fit(u, delta, A, B, C, D, z, initial_state, starts)
-    last = np.empty_like(u.data, shape=(u.shape[0], *A.shape)) if return_last_state else None
-    starts = None if starts is None else starts.data
+    last = np.empty_like(u.data, shape=(u.shape[0], *A.shape), dtype=np.float64) if return_last_state else None
+    starts = starts.data if isinstance(starts, Tensor) else starts
     y = _selective_scan(u, delta, A, B, C, D, z, initial_state, starts=starts, last_state=last)
-    return (y, Tensor(last)) if return_last_state else y
+    return (y, Tensor(last, dtype=y.dtype)) if return_last_state else y
 
 
 @op
@@ -60,11 +60,11 @@ def _selective_scan(u, delta, A, B, C, D, z, initial_state, *, starts, last_stat
         last_state[...] = kept[-1].swapaxes(1, 2)
     if D is not None:
         y += D * u
-    s = None if z is None else stable_sigmoid(z)
 
     def rule(g):
         grad_z = None
         if z is not None:
+            s = stable_sigmoid(z)
             grad_z = g * y * s * (1 + z * (1 - s))
             g = g * (z * s)
         grad_D = None if D is None else np.einsum("bte,bte->e", g, u)
@@ -74,7 +74,7 @@ def _selective_scan(u, delta, A, B, C, D, z, initial_state, *, starts, last_stat
         grad_A, grad_B, grad_C, grad_state = others
         return grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_state
 
-    return (y if z is None else y * (z * s)), rule
+    return (y if z is None else y * (z * stable_sigmoid(z))), rule
 
 
 class _Blocks:

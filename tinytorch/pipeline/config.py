@@ -5,14 +5,16 @@ import math
 import re
 from pathlib import Path
 
+from ..device import Generator
 from ..layers import require_positive
-from ..mamba import MambaConfig
-from ..transformers import GPTConfig
+from ..mamba import Mamba, MambaConfig
+from ..transformers import GPT, GPTConfig
 from . import config_files
 from .failures import FailureConfig
 from .fields import as_text, build, require_field, require_table, require_types
 
 MODEL_KINDS = {"gpt": GPTConfig, "mamba": MambaConfig}
+MODELS = {GPTConfig: GPT, MambaConfig: Mamba}
 PRECISIONS = ("float32", "bfloat16", "float16")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_EFFECTIVE_BATCH = 1024
@@ -25,9 +27,9 @@ class TrainingConfig:
     batch_size: rows of a batch; gradient_accumulation_steps: batches of a step. learning_rate: at its highest, after
     warmup_steps (at most a tenth of all steps); it ends at min_lr_ratio times that. weight_decay: of matrices.
     max_grad_norm: the longest gradient. num_epochs: passes over the data. save_steps, eval_steps: every so many steps,
-    besides the end of each epoch. use_mixed_precision: matrix products in `precision`. gradient_checkpointing: blocks
-    compute again in the backward pass what they would have kept. max_checkpoints: how many of the newest are kept,
-    beside the best. failures: what is done about those.
+    besides the end of each epoch. use_mixed_precision: matrix products in `precision`, which is simulated (`autocast`).
+    gradient_checkpointing: blocks compute again in the backward pass what they would have kept. max_checkpoints: how
+    many of the newest are kept, beside the best. failures: what is done about those.
     """
 
     batch_size: int = 32
@@ -124,6 +126,9 @@ class Config:
     def __post_init__(self):
         as_text(self, "output_dir")
         require_types(self)
+        if type(self.model) not in MODELS:
+            kinds = " or ".join(kind.__name__ for kind in MODELS)
+            raise ValueError(f"Config needs model to be a {kinds}, but got a {type(self.model).__name__}.")
         usual = re.fullmatch(r"[\w.+=-]+", self.experiment_name) and self.experiment_name.strip(".")
         require_field(self, "experiment_name", usual, "the name of a folder: letters, digits and any of . _ + = -")
         require_field(self, "output_dir", self.output_dir.strip(), "the path of a folder")
@@ -159,6 +164,10 @@ class Config:
     def folder(self):
         """Where the run is kept, checkpoints and links to them: a Path."""
         return Path(self.output_dir) / self.experiment_name
+
+    def build_model(self):
+        """The model, with the weights that `seed` draws."""
+        return MODELS[type(self.model)](self.model, generator=Generator(self.seed))
 
     # ---- as dicts, and in files
 

@@ -24,6 +24,7 @@ from ..dataloader import (
     token_sample,
 )
 from ..dataloader.sequences import IGNORED
+from ..distributed import connect
 from ..tokenization import BPETokenizer, CharTokenizer
 
 log = logging.getLogger("tinytorch")
@@ -121,11 +122,12 @@ def create_data_loaders(train_dataset, val_dataset, config, ranks=None):
     is padded to its longest. A batch has at most batch_size rows and max_tokens_per_batch places; with that, or with
     bucket_by_length, its rows are of like length. Rows with nothing to predict are left out. How many lost something
     is logged once, by the first rank.
-    ranks: whole batches are dealt to them. In training each gets as many, a few of them twice where they do not come
-    out even; call `loader.batch_sampler.set_epoch(epoch)` before each pass. In validation none comes twice, so that
-    the sum over the ranks is what one process finds; a rank may have none.
+    ranks: from `distributed.connect`, by default; whole batches are dealt to them. In training each gets as many, a few
+    of them twice where they do not come out even; call `loader.batch_sampler.set_epoch(epoch)` before each pass. In
+    validation none comes twice, so that the sum over the ranks is what one process finds; a rank may have none.
     Raises ValueError for samples that are no sequences, and where there is nothing to predict at all.
     """
+    ranks = ranks or connect()
     train = _loader(train_dataset, "training", config, ranks, is_training=True)
     if val_dataset is None or len(val_dataset) == 0:
         return train, None
@@ -134,7 +136,7 @@ def create_data_loaders(train_dataset, val_dataset, config, ranks=None):
 
 def _loader(dataset, name, config, ranks, is_training):
     data, pad_id = config.data, getattr(config.model, "pad_token_id", 0)
-    warn = log.warning if ranks is None or ranks.rank == 0 else lambda *message: None  # once, not by every rank
+    warn = log.warning if ranks.rank == 0 else lambda *message: None  # once, not by every rank
     samples = [token_sample(dataset[i], i) for i in range(len(dataset))]
     if data.packing:
         rows = SequencePacker(data.max_seq_length, pad_id).pack(samples)
@@ -143,7 +145,7 @@ def _loader(dataset, name, config, ranks, is_training):
     rows = _with_targets(rows, name, warn)
     shuffle = is_training and data.shuffle_data
     batch_sampler = _batch_sampler([len(row["input_ids"]) for row in rows], config, shuffle)
-    if ranks is not None and ranks.is_distributed:
+    if ranks.is_distributed:
         batch_sampler = _dealt(batch_sampler, ranks, config.seed, is_training)
     collate = default_collate if data.packing else padded_collate(pad_id)
     return DataLoader(rows, batch_sampler=batch_sampler, collate_fn=collate, prefetch=data.num_workers)

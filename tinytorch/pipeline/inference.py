@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from ..layers import require_positive
 from ..tensor import tensor
 from ..transformers.generation import pieces, require_room
 
@@ -41,6 +42,7 @@ class GenerationStatistics:
 
     @property
     def tokens_per_second(self):
+        """Tokens of all prompts together, over the time of the whole call."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
@@ -76,8 +78,7 @@ class TextGenerator:
         So there is little padding. The texts come back in the order of their prompts. A batch runs until its last row
         has ended; the place of a row that has ended before stays empty.
         """
-        if batch_size < 1:
-            raise ValueError(f"generate_dynamic needs a batch_size of at least 1, but got {batch_size}.")
+        require_positive(batch_size=batch_size)
         rows, stops = self._encoded(prompts, max_new_tokens), _stops(stop)
         order, texts = sorted(range(len(rows)), key=lambda i: len(rows[i])), [""] * len(rows)
         self.statistics = GenerationStatistics(len(rows))
@@ -118,6 +119,7 @@ class TextGenerator:
         """The ids of each prompt. Raises ValueError as `generate`."""
         if isinstance(prompts, str):
             raise TypeError("generate_dynamic needs a list of prompts, but got one text. Use generate, or [text].")
+        require_positive(max_new_tokens=max_new_tokens)
         if not prompts:
             raise ValueError("Generation needs at least one prompt, but got none.")
         rows = [self.tokenizer.encode(prompt) for prompt in prompts]

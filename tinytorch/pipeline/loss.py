@@ -15,6 +15,7 @@ from ..tensor import Tensor
 def language_model_loss(model, batch):
     """(mean loss, count): the surprise, in nats, at each next token, and how many tokens that is the mean of.
 
+    `next_token_loss` of lesson 13 for batches in which rows are padded on either side, packed, or partly labelled.
     Labels are shifted here and nowhere else: position t predicts label t + 1. Not counted are labels of -100, padding,
     what follows padding on the left, and the first token of a document, which no other document predicts.
     Raises ValueError for a batch that is no such dict, and where no token is left to predict.

@@ -223,8 +223,9 @@ class StepTrainer(Trainer):
         Raises the failure's error for "raise" and where nothing is left to halve, TrainingFailed for one too many.
         """
         action = self._action(failure)
+        action = "raise" if action == "halve_batch" else action  # nothing is left to halve
         self._remember(failure, action)
-        if action in ("raise", "halve_batch"):
+        if action == "raise":
             raise failure.error
         if action == "clip":
             return True

@@ -49,12 +49,11 @@ class DistributedTrainer(StepTrainer):
         if not hasattr(train_dataloader, "__len__"):
             raise ValueError("DistributedTrainer needs a train_dataloader that knows how many batches a pass has.")
         ranks, training = ranks or connect(), config.training
-        log.setLevel(config.log_level)
-        devices.manual_seed(config.seed + ranks.rank)
+        devices.manual_seed([config.seed, ranks.rank])
         for tensor in model.state_dict().values():
             ranks.broadcast(tensor.data)
-        if training.gradient_checkpointing:
-            recompute_blocks(model)
+        if training.gradient_checkpointing or any(getattr(part, "recompute", False) for part in model.modules()):
+            recompute_blocks(model, training.gradient_checkpointing)
         steps = math.ceil(len(train_dataloader) / training.gradient_accumulation_steps) * training.num_epochs
         super().__init__(model, config, train_dataloader, val_dataloader, ranks, loss_fn, steps)
         self.history["epochs"] = []
@@ -88,8 +87,12 @@ class DistributedTrainer(StepTrainer):
         Returns {"total_time": seconds, "final_metrics": {name: number}, "training_history": [a dict for each epoch]}.
         Raises what `fit` raises, and TrainingFailed for failures that are not overcome.
         """
-        start = time.perf_counter()
-        self.fit(self.total_steps)
+        start, level = time.perf_counter(), log.level
+        log.setLevel(self.config.log_level)
+        try:
+            self.fit(self.total_steps)
+        finally:
+            log.setLevel(level)
         epochs = self.history["epochs"]
         final = {"global_step": self.step, "epochs": self.current_epoch, "best_val_loss": self.best_val_loss}
         for part in ("train", "val") if epochs else ():

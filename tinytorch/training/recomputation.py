@@ -5,6 +5,7 @@ values of one layer, for one more forward pass. PyTorch has it as torch.utils.ch
 """
 
 import contextlib
+import inspect
 
 from .. import device as devices
 from ..autograd import Node, grad_mode, no_grad
@@ -121,11 +122,11 @@ class _Circumstances:
     """What, besides its inputs, decides what a module computes: generators, modes, autocast."""
 
     def __init__(self, function):
-        modules = list(function.modules()) if isinstance(function, Module) else []
+        modules = _modules_of(function)
         generators = [devices.default_generator, *(getattr(module, "generator", None) for module in modules)]
         self.generators = {g: g.get_state() for g in generators if g is not None}
         self.modes = {module: module.training for module in modules}
-        self.buffers = [tensor for _, tensor in function.named_buffers()] if modules else []
+        self.buffers = list({id(t): t for module in modules for _, t in module.named_buffers()}.values())
         self.autocast = autocast_mode.dtype
 
     @contextlib.contextmanager
@@ -144,6 +145,15 @@ class _Circumstances:
             grad_mode.enabled, autocast_mode.dtype = recording, autocast
             for tensor, saved in zip(self.buffers, buffers):
                 tensor.data[...] = saved
+
+
+def _modules_of(function):
+    """The modules that a function is or names, with all in them: a lambda may call a layer that stands outside."""
+    named = [function, getattr(function, "__self__", None)]
+    if inspect.isfunction(function):
+        outside = inspect.getclosurevars(function)
+        named += [*outside.nonlocals.values(), *outside.globals.values()]
+    return list(dict.fromkeys(m for module in named if isinstance(module, Module) for m in module.modules()))
 
 
 def _set(states, modes):

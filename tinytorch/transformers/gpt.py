@@ -258,11 +258,7 @@ class GPT(Generation, Pretrained, Module):
             positions = np.maximum(positions - padding, 0)  # (B, T)
         if documents is None:
             return Tensor(positions), None
-        if documents.shape != ids.shape or documents.dtype.kind not in "iu" or cache:
-            raise ValueError(
-                f"documents needs integers of the shape of ids, {ids.shape}, and no cache, but got {documents.dtype} "
-                f"of {documents.shape}{' with a cache' if cache else ''}. Generate from one document a row."
-            )
+        require_documents(documents, ids, cache)
         same = documents.data[:, :, None] == documents.data[:, None, :]  # (B, T, T)
         within = np.tril(same).sum(axis=-1) - 1  # how many of the document came before, (B, T)
         return Tensor(np.minimum(positions, within)), Tensor(~same[:, None])
@@ -286,6 +282,20 @@ class GPT(Generation, Pretrained, Module):
     def new_cache(self):
         """An empty KVCache for each layer."""
         return [KVCache(self.config.n_positions) for _ in self.h]
+
+
+def require_documents(documents, ids, cache):
+    """Raise ValueError unless documents (B, T) say of each of ids which document of its row it belongs to."""
+    if documents.shape != ids.shape or documents.dtype.kind not in "iu" or cache:
+        raise ValueError(
+            f"documents needs integers of the shape of ids, {ids.shape}, and no cache, but got {documents.dtype} "
+            f"of {documents.shape}{' with a cache' if cache else ''}. Generate from one document a row."
+        )
+    if (documents.data[:, 1:] < documents.data[:, :-1]).any():
+        raise ValueError(
+            "documents needs numbers that do not fall along a row, as 0, 0, 1, 1, 2: a document is in one piece. Count "
+            "them up from left to right."
+        )
 
 
 # ---- learning from text
