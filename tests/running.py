@@ -37,13 +37,13 @@ def run(script, out, *arguments, **settings):
     )
 
 
-def whole_run(script):
+def whole_run(script, *arguments):
     """A fixture for a module of tests: one whole run of a script, (its process, its folder)."""
 
     @pytest.fixture(scope="module")
     def trained(tmp_path_factory):
         out = tmp_path_factory.mktemp(script.stem)
-        return run(script, out), out
+        return run(script, out, *arguments), out
 
     return trained
 

@@ -57,7 +57,8 @@ from .training import checkpoint, recompute_blocks, Recomputable
 # 08 dataloader
 from .dataloader import Dataset, TensorDataset, Subset, random_split, DataLoader, default_collate
 from .dataloader import Sampler, SequentialSampler, RandomSampler, WeightedRandomSampler, BatchSampler
-from .dataloader import DynamicBatchSampler, DistributedSampler, DistributedBatchSampler, SequencePacker, padded_collate
+from .dataloader import DynamicBatchSampler, DistributedSampler, DistributedBatchSampler
+from .dataloader import SequencePacker, PackedRows, padded_collate
 
 # 09 convolutions
 from .convolutions import conv1d, conv2d, max_pool1d, max_pool2d, avg_pool1d, avg_pool2d, batch_norm
@@ -74,17 +75,18 @@ from .attention import MultiHeadAttention, KVCache, scaled_dot_product_attention
 
 # 13 transformers
 from .transformers import LayerNorm, layer_norm, RMSNorm, rms_norm, MLP, SwiGLU, swiglu, Block, GPTConfig, GPT
-from .transformers import next_token_loss, complete
+from .transformers import next_token_loss, complete, Generation, Pretrained
 
 # 14 mamba
-from .mamba import selective_scan, causal_conv1d, Mamba, MambaBlock, MambaConfig, MambaMixer, Mamba2Mixer, ssd
+from .mamba import selective_scan, causal_conv1d, Mamba, MambaBlock, MambaConfig, MambaMixer, MambaCache, Mamba2Mixer, ssd
 
 # 17 precision
 from .precision import autocast, GradScaler, round_to
 
 # 20 pipeline
-from .pipeline import Config, DataConfig, TrainingConfig, FailureConfig, TrainingFailed
-from .pipeline import DistributedTrainer, TextGenerator, create_data_loaders, load_token_sequences, language_model_loss
+from .pipeline import Config, DataConfig, TrainingConfig, FailureConfig, FailureKind, TrainingFailed
+from .pipeline import DistributedTrainer, TextGenerator, GenerationStatistics
+from .pipeline import create_data_loaders, load_token_sequences, language_model_loss
 
 # looking at it
 from .pictures import GraphPicture, draw_graph

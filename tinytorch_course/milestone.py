@@ -43,7 +43,7 @@ def run(main, description, *, steps, out, choices=None):
     except KeyboardInterrupt as stopped:
         print(str(stopped) or "Stopped by Ctrl-C.", file=sys.stderr)
         status = 130
-    except (tt.CheckpointError, FloatingPointError, OSError) as error:
+    except (tt.CheckpointError, tt.TrainingFailed, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         status = 1
     sys.exit(status)
@@ -156,9 +156,14 @@ def peak_memory_mb():
 
 
 def report(options, trainer, metrics, gates):
-    """Write metrics.json and loss.png, print the summary, and return the exit status: 1 where a gate is not met."""
+    """Write metrics.json and loss.png, print the summary, and return the exit status: 1 where a gate is not met.
+
+    trainer: whose losses are drawn; or {name: trainer}, where several models are compared.
+    """
     write_json(options.out / "metrics.json", metrics)
-    tt.plot_loss(trainer.history, options.out / "loss.png", title=options.name)
+    compared = isinstance(trainer, dict)
+    history = {name: each.history for name, each in trainer.items()} if compared else trainer.history
+    tt.plot_loss(history, options.out / "loss.png", title=options.name)
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(f"{name:<{width}}  {_readable(value)}")

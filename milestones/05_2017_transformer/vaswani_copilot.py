@@ -12,10 +12,9 @@ import sys
 import time
 
 import numpy as np
-import stdlib_corpus
 
 import tinytorch as tt
-from tinytorch_course import milestone
+from tinytorch_course import corpora, milestone
 
 # Ten programs in each family; the last one is held out. A program's first third belongs to no other program.
 PATTERNS = {
@@ -151,13 +150,13 @@ def learn_patterns(options):
 
 def learn_stdlib(options):
     """The standard library, in tokens of byte-pair encoding; the last files are held out."""
-    corpus = stdlib_corpus.read_corpus()
+    corpus = corpora.read_stdlib()
     print(corpus.describe())
-    tokenizer = stdlib_corpus.learn_tokenizer(corpus, options.out)
+    tokenizer = corpora.learn_tokenizer(corpus, options.out)
     config = tt.GPTConfig(tokenizer.vocab_size, n_positions=64, n_embd=96, n_layer=3, n_head=4, initializer_range=0.05)
     model = tt.GPT(config).to(options.device)
-    train_loader, _ = stdlib_corpus.load_windows(tokenizer, corpus.training, config.n_positions, 16, shuffle=True)
-    eval_loader, held_out_tokens = stdlib_corpus.load_windows(tokenizer, corpus.held_out, config.n_positions, 32)
+    train_loader, _ = corpora.load_windows(tokenizer, corpus.training, config.n_positions, 16, shuffle=True)
+    eval_loader, held_out_tokens = corpora.load_windows(tokenizer, corpus.held_out, config.n_positions, 32)
     print(f"{held_out_tokens:,} tokens held out; {model.num_parameters():,} parameters")
 
     def loss_fn(model, batch):
@@ -167,7 +166,7 @@ def learn_stdlib(options):
         options, model, loss_fn, train_loader, eval_loader, measured_on=eval_loader, eval_every=200
     )
     metrics["tokens_per_second"] = metrics["steps_per_second"] * train_loader.batch_size * config.n_positions
-    metrics |= stdlib_corpus.measure(corpus, metrics["loss_final"], held_out_tokens)
+    metrics |= corpora.measure(corpus, metrics["loss_final"], held_out_tokens)
     return model, tokenizer, trainer, metrics, HEADERS
 
 

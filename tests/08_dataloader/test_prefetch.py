@@ -1,5 +1,6 @@
 """Module 08: batches that a thread prepares ahead are the same batches, in the same order, at the same seed."""
 
+import gc
 import subprocess
 import sys
 import threading
@@ -33,7 +34,11 @@ class Watched(tt.Dataset):
 
 
 def prefetching():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+    """The threads that go on after a pass that ended: nobody waits for them, so they are given a moment."""
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+    for thread in threads:
+        thread.join(timeout=60)
+    return [thread for thread in threads if thread.is_alive()]
 
 
 def one_pass(loader):
@@ -72,6 +77,7 @@ def test_it_is_as_far_ahead_as_asked_and_no_further():
     next(batches)
     assert reached.wait(timeout=60)  # while nobody asks for it
     batches.close()
+    assert prefetching() == []
     assert data.asked == [0, 1, 2, 3]
 
 
@@ -101,6 +107,50 @@ def test_an_error_in_the_loop_ends_the_thread():
     with pytest.raises(ZeroDivisionError):
         for _ in tt.DataLoader(Watched(100), prefetch=2):
             1 / 0  # noqa: B018
+    assert prefetching() == []
+
+
+def test_a_pass_that_the_garbage_collector_drops_waits_for_nothing():
+    """The last reader may be the thread itself, or one that holds any lock: reading goes on, and the thread ends."""
+    loader = tt.DataLoader(range(64), 4, prefetch=2)
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)  # only makes a rare moment frequent
+    try:
+        for _ in range(50):
+            left = {"pass": iter(loader)}
+            left["itself"] = left  # a cycle, as around a trainer that raised
+            assert next(left["pass"]).tolist() == [0, 1, 2, 3]
+            del left
+            assert len(one_pass(loader)) == 16
+    finally:
+        gc.set_threshold(*threshold)
+    gc.collect()
+    assert prefetching() == []
+
+
+def test_a_dataset_is_read_by_one_thread_at_a_time():
+    """A file has one place: the thread of a pass that was left may still read when the next one begins."""
+    reading, entered = threading.Event(), threading.Event()
+
+    class Slow(Watched):
+        def __getitem__(self, index):
+            assert not reading.is_set()
+            reading.set()
+            if index == 1 and not entered.is_set():
+                entered.set()
+                closed.wait(timeout=60)
+            reading.clear()
+            return super().__getitem__(index)
+
+    closed = threading.Event()
+    loader = tt.DataLoader(Slow(8), prefetch=2)
+    first = iter(loader)
+    next(first)
+    assert entered.wait(timeout=60)
+    first.close()
+    following = iter(loader)
+    threading.Timer(0.05, closed.set).start()
+    assert [batch.item() for batch in following] == list(range(8))
     assert prefetching() == []
 
 

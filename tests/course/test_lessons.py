@@ -27,8 +27,8 @@ def gates(tmp_path_factory):
 # ---- the lessons of the course
 
 
-def test_the_first_thirteen_modules_have_a_lesson():
-    assert [lesson.number for lesson in LESSONS] == [f"{number:02}" for number in range(1, 14)]
+def test_the_first_fourteen_modules_have_a_lesson():
+    assert [lesson.number for lesson in LESSONS] == [f"{number:02}" for number in range(1, 15)]
     assert len(EXERCISES) >= 70
 
 

@@ -170,6 +170,7 @@ print(peak_memory_mb() - before)
     [
         (tt.CheckpointError("No checkpoint."), 1, "error: No checkpoint.\n"),
         (FloatingPointError("The loss became nan."), 1, "error: The loss became nan.\n"),
+        (tt.TrainingFailed("The loss rose."), 1, "error: The loss rose.\n"),
         (OSError("disk full"), 1, "error: disk full\n"),
         (tt.TrainingInterrupted("Stopped after step 3."), 130, "Stopped after step 3.\n"),
         (KeyboardInterrupt(), 130, "Stopped by Ctrl-C.\n"),

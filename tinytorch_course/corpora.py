@@ -1,7 +1,7 @@
-"""Python's own standard library as a corpus, and what a model of it is measured by: bits per byte.
+"""Texts to learn from that come with Python, and what a model of them is measured by: bits per byte.
 
 A tokenizer decides how many tokens a text has, so losses per token cannot be compared; bits per byte of text can.
-Beside the transformer stands a model that only counts: a 5-gram of bytes with Kneser-Ney smoothing.
+Beside a neural network stands a model that only counts: a 5-gram of bytes with Kneser-Ney smoothing.
 """
 
 import hashlib
@@ -15,15 +15,16 @@ import numpy as np
 import tinytorch as tt
 
 MAX_BYTES = 1_500_000
-HELD_OUT = 0.05  # of the bytes, at least, in whole files
+HELD_OUT = 0.05  # of the bytes, at least, in whole texts
 MERGES = 1000
 
 
 class Corpus(NamedTuple):
-    """The text of each file, in the order of their names."""
+    """Texts in a fixed order, the last ones held out; `unit` says what each of them is."""
 
     training: list
     held_out: list
+    unit: str
 
     def sha256(self):
         """What tells this text from that of another version of Python."""
@@ -31,7 +32,7 @@ class Corpus(NamedTuple):
 
     def describe(self):
         return (
-            f"{len(self.training)} files of the standard library to learn, {size(self.training):,} bytes; "
+            f"{len(self.training)} {self.unit} to learn, {size(self.training):,} bytes; "
             f"{len(self.held_out)} held out, {size(self.held_out):,} bytes; sha256 {self.sha256()}"
         )
 
@@ -41,7 +42,7 @@ def size(texts):
     return sum(len(text.encode()) for text in texts)
 
 
-def read_corpus():
+def read_stdlib():
     """The top-level files of the standard library in the order of their names, up to MAX_BYTES, the last ones held out.
 
     Raises FileNotFoundError where Python came without its source.
@@ -57,10 +58,39 @@ def read_corpus():
         texts.append(text)
     if len(texts) < 2:
         raise FileNotFoundError(f"The corpus needs Python's own source files, but {folder} has none.")
+    return _hold_out(texts, "files of the standard library")
+
+
+def read_topics():
+    """Python's language reference as `help("topics")` has it, topic by topic, by name, the last ones held out.
+
+    Topics hold each other: "compound" is "if", "while", "with" and more. So each paragraph, however it is indented,
+    counts once, where it first stands, and what is held out is nowhere in what is learned.
+    Raises FileNotFoundError where Python came without it.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ModuleNotFoundError:
+        raise FileNotFoundError(
+            "The corpus needs the module pydoc_data.topics, but this Python came without it. Take another Python, or "
+            "another corpus."
+        ) from None
+    seen, texts = set(), []
+    for name in sorted(topics):
+        paragraphs = {" ".join(paragraph.split()): paragraph for paragraph in topics[name].split("\n\n")}
+        new = [paragraph for words, paragraph in paragraphs.items() if words not in seen]
+        seen.update(paragraphs)
+        if new:
+            texts.append("\n\n".join(new))
+    return _hold_out(texts, "topics of the language reference")
+
+
+def _hold_out(texts, unit):
+    """The Corpus of these texts: as many of the last ones are held out as make HELD_OUT of the bytes."""
     first = len(texts) - 1
     while first > 1 and size(texts[first:]) < HELD_OUT * size(texts):
         first -= 1
-    return Corpus(texts[:first], texts[first:])
+    return Corpus(texts[:first], texts[first:], unit)
 
 
 # ---- tokens
@@ -74,20 +104,32 @@ def learn_tokenizer(corpus, folder):
     return tt.BPETokenizer.load(path)
 
 
-def load_windows(tokenizer, texts, length, batch_size, shuffle=False):
-    """Batches of windows of length + 1 tokens, (B, length + 1), and how many tokens they predict.
+def windows(tokenizer, texts, length):
+    """The texts as rows of length + 1 ids, arrays; the last may be shorter.
 
-    The files stand in a row, an end token before the first and behind each. A window begins with the last token of the
-    one before, so that each token but the very first is predicted exactly once. Shuffled, for training, the rest that
-    fills no batch is left out; in order it follows, as a shorter window.
+    The texts stand in a row, an end token before the first and behind each. A window begins with the last token of the
+    one before, so that each token but the very first is predicted exactly once.
     """
     ids = np.array([tokenizer.end_id, *(i for text in texts for i in tokenizer.encode(text, add_end=True))])
-    rows = np.lib.stride_tricks.sliding_window_view(ids, length + 1)[::length]
-    loader = tt.DataLoader(tt.TensorDataset(tt.tensor(rows)), batch_size, shuffle, drop_last=shuffle)
-    rest = ids[len(rows) * length :]
-    if not shuffle and len(rest) > 1:
-        loader = [*loader, (tt.tensor(rest[None]),)]
-    return loader, len(ids) - 1
+    return [ids[start : start + length + 1] for start in range(0, len(ids) - 1, length)]
+
+
+def count_predicted(rows):
+    """How many tokens are predicted in these rows: all but the first of each."""
+    return sum(len(row) - 1 for row in rows)
+
+
+def load_windows(tokenizer, texts, length, batch_size, shuffle=False):
+    """Batches (B, length + 1) of the windows of the texts, and how many tokens they predict.
+
+    Shuffled, for training, the rest that fills no batch is left out; in order it follows, as a shorter window.
+    """
+    rows = windows(tokenizer, texts, length)
+    full = [row for row in rows if len(row) == length + 1]
+    loader = tt.DataLoader(tt.TensorDataset(tt.tensor(np.stack(full))), batch_size, shuffle, drop_last=shuffle)
+    if not shuffle:
+        loader = [*loader, *((tt.tensor(row[None]),) for row in rows[len(full) :])]
+    return loader, count_predicted(rows)
 
 
 # ---- bits per byte
@@ -99,7 +141,7 @@ def measure(corpus, loss, tokens):
     return {
         "bits_per_byte": bits_per_byte(loss, tokens, len(held_out)),
         "bits_per_byte_5gram": ngram_bits_per_byte(training, held_out, 5),
-        "corpus_files": len(corpus.training) + len(corpus.held_out),
+        "corpus_texts": len(corpus.training) + len(corpus.held_out),
         "corpus_bytes": len(training) + len(held_out),
         "corpus_held_out_bytes": len(held_out),
         "corpus_sha256": corpus.sha256(),
@@ -109,7 +151,7 @@ def measure(corpus, loss, tokens):
 def bits_per_byte(loss, tokens, bytes):
     """The surprise of `tokens` tokens, `loss` nats each, in bits for each byte of their text.
 
-    The end of each file is a token too: the transformer pays for it, the model of bytes does not.
+    The end of each text is a token too: the model of tokens pays for it, the model of bytes does not.
     """
     return loss * tokens / math.log(2) / bytes
 
