@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from peers import compare, median_times
+from peers import adam_step, compare, median_times
 
 import tinytorch as tt
 from tinytorch.mamba import blelloch_scan, selective_scan_by, sequential_scan, ssd_composed, two_level_scan
@@ -58,27 +58,7 @@ NO_TARGET = "-"
 def training_step(case, scan=None):
     """A function that takes one step and returns the loss: ours, or that of mambapy with this `scan`."""
     model = tt.Mamba(case.config, tt.Generator(0))
-    ids = tt.Generator(1).integers(0, case.config.vocab_size, (case.batch, case.time + 1))
-    inputs, targets = ids[:, :-1], ids[:, 1:]
-    if scan is None:
-        tt.device.keep_freed_memory()  # as the Trainer does
-        loss_fn, optimizer = tt.cross_entropy, tt.Adam(model.parameters())
-        inputs, targets = tt.tensor(inputs), tt.tensor(targets)
-    else:
-        import torch
-
-        model = torch_twin(model, scan)
-        loss_fn, optimizer = torch.nn.functional.cross_entropy, torch.optim.Adam(model.parameters())
-        inputs, targets = torch.tensor(inputs), torch.tensor(targets)
-
-    def step():
-        optimizer.zero_grad()
-        loss = loss_fn(model(inputs).flatten(0, 1), targets.flatten())
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return adam_step(model, case.batch, case.time, torch_twin(model, scan) if scan else None)
 
 
 def torch_twin(model, scan):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+import tinytorch as tt
+
 FRAMEWORKS = ("tinytorch", "torch")
 
 
@@ -73,6 +75,31 @@ def parse_arguments(description, threads):
     parser.add_argument("--speed", type=int, help=argparse.SUPPRESS)  # what the new processes are told
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def adam_step(model, batch, time, twin=None):
+    """A function that makes a step of Adam on random tokens, of `model` or its PyTorch `twin`, and returns the loss."""
+    ids = tt.Generator(1).integers(0, model.config.vocab_size, (batch, time + 1))
+    inputs, targets = ids[:, :-1], ids[:, 1:]
+    if twin is None:
+        tt.device.keep_freed_memory()  # as the Trainer does
+        loss_fn, optimizer = tt.cross_entropy, tt.Adam(model.parameters())
+        inputs, targets = tt.tensor(inputs), tt.tensor(targets)
+    else:
+        import torch
+
+        model = twin
+        loss_fn, optimizer = torch.nn.functional.cross_entropy, torch.optim.Adam(model.parameters())
+        inputs, targets = torch.tensor(inputs), torch.tensor(targets)
+
+    def step():
+        optimizer.zero_grad()
+        loss = loss_fn(model(inputs).flatten(0, 1), targets.flatten())
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
 
 
 def median_times(functions, steps, rounds):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from peers import FRAMEWORKS, compare, median_times
+from peers import FRAMEWORKS, adam_step, compare, median_times
 
 import tinytorch as tt
 from tinytorch_course.milestone import peak_memory_mb
@@ -40,27 +40,7 @@ COPILOT = tt.GPTConfig(58, 64, 64, 2, 4)  # greedy generation: 12 tokens, and 50
 def training_step(framework, case):
     """A function that takes one step and returns the loss."""
     model = tt.GPT(case.config, tt.Generator(0))
-    ids = tt.Generator(1).integers(0, case.config.vocab_size, (case.batch, case.time + 1))
-    inputs, targets = ids[:, :-1], ids[:, 1:]
-    if framework == "tinytorch":
-        tt.device.keep_freed_memory()  # as the Trainer does
-        loss_fn, optimizer = tt.cross_entropy, tt.Adam(model.parameters())
-        inputs, targets = tt.tensor(inputs), tt.tensor(targets)
-    else:
-        import torch
-
-        model = torch_twin(model)
-        loss_fn, optimizer = torch.nn.functional.cross_entropy, torch.optim.Adam(model.parameters())
-        inputs, targets = torch.tensor(inputs), torch.tensor(targets)
-
-    def step():
-        optimizer.zero_grad()
-        loss = loss_fn(model(inputs).flatten(0, 1), targets.flatten())
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return adam_step(model, case.batch, case.time, torch_twin(model) if framework == "torch" else None)
 
 
 def torch_twin(model):

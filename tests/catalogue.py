@@ -583,6 +583,10 @@ def scans(what, *options, makers=SCANNED):
     )
 
 
+def remembers(name, *makers):
+    return twins(name, mamba.causal_conv1d, mamba.causal_conv1d_composed, *makers)
+
+
 HEADS_OF_SSD = (normal(2, 7, 4, 3), positive(2, 7, 4), lambda rng: -rng.uniform(0.5, 2, 4))
 
 MAMBA = [
@@ -596,31 +600,10 @@ MAMBA = [
     scans(
         "several blocks", makers=(normal(1, 70, 3), positive(1, 70, 3), SCANNED[2], normal(1, 70, 4), normal(1, 70, 4))
     ),
-    twins("causal_conv1d", mamba.causal_conv1d, mamba.causal_conv1d_composed, normal(2, 5, 3), normal(3, 1, 4)),
-    twins(
-        "causal_conv1d, bias",
-        mamba.causal_conv1d,
-        mamba.causal_conv1d_composed,
-        normal(2, 5, 3),
-        normal(3, 1, 4),
-        normal(3),
-    ),
-    twins(
-        "causal_conv1d, more taps than steps",
-        mamba.causal_conv1d,
-        mamba.causal_conv1d_composed,
-        normal(2, 2, 3),
-        normal(3, 1, 4),
-    ),
-    twins(
-        "causal_conv1d, documents",
-        mamba.causal_conv1d,
-        mamba.causal_conv1d_composed,
-        normal(2, 5, 3),
-        normal(3, 1, 4),
-        normal(3),
-        DOCUMENTS,
-    ),
+    remembers("causal_conv1d", normal(2, 5, 3), normal(3, 1, 4)),
+    remembers("causal_conv1d, bias", normal(2, 5, 3), normal(3, 1, 4), normal(3)),
+    remembers("causal_conv1d, more taps than steps", normal(2, 2, 3), normal(3, 1, 4)),
+    remembers("causal_conv1d, documents", normal(2, 5, 3), normal(3, 1, 4), normal(3), DOCUMENTS),
     twins("ssd", mamba.ssd, mamba.ssd_composed, *HEADS_OF_SSD, normal(2, 7, 2, 5), normal(2, 7, 2, 5)),
     Case(
         "ssd, chunks that leave a rest",

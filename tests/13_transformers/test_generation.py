@@ -122,7 +122,7 @@ def test_positive_logits_are_divided_and_negative_ones_multiplied():
     expected = [[1.0, -4.0, 0.0, 3.0, -math.inf], [1.0, -1.0, 2.0, -8.0, 0.5]]
     y = penalised(logits, seen, 2.0)
     assert y.tolist() == expected
-    assert y.dtype == np.float32
+    assert y.dtype == np.float64
     assert logits[0, 0] == 2  # as it was
 
 
@@ -152,9 +152,22 @@ def test_a_penalty_of_one_is_none():
     assert_close(plain, penalty, 0, 0)
 
 
-@pytest.mark.parametrize("penalty", [0, -1.0, math.inf, math.nan])
+@with_and_without
+def test_the_smallest_penalty_repeats_and_the_largest_never_does(use_cache):
+    model, ids = gpt(), tt.tensor([[3, 4], [5, 5]])
+    settings = {"use_cache": use_cache, "generator": tt.Generator(0)}
+    for again in (5e-324, 1e-300, 1e-30):
+        for (row, new), logits in zip(split(model.generate(ids, 8, repetition_penalty=again, **settings)), first(ids)):
+            positive = {token for token in row if logits[token] > 0}
+            assert new[0] in positive or not positive
+    never = model.generate(ids, V - 2, repetition_penalty=1.7e308, **settings)
+    assert len(set(never[0].tolist())) == V
+    assert len(set(never[1, 1:].tolist())) == V - 1
+
+
+@pytest.mark.parametrize("penalty", [0, -1.0, math.inf, math.nan, "x", None, True, 10**400])
 def test_a_penalty_out_of_range_is_refused(penalty):
-    with pytest.raises(ValueError, match=rf"repetition_penalty needs a number above 0 .*, but got {penalty}"):
+    with pytest.raises(ValueError, match=rf"repetition_penalty needs a number above 0 .*, but got {penalty!r}"):
         gpt().stream(tt.tensor([[1]]), 1, repetition_penalty=penalty)
 
 

@@ -410,12 +410,27 @@ def test_generation_has_no_dropout_and_leaves_the_mode_as_it_was(training):
     assert {module.training for module in model.modules()} == {training}
 
 
-def test_a_reader_who_leaves_early_finds_the_mode_as_it_was():
+def test_the_mode_is_as_it_was_between_two_tokens_and_after_leaving_early():
     model = gpt(dropout=0.5)
     stream = model.stream(ids(), 5)
     next(stream)
-    assert not model.training
+    assert {module.training for module in model.modules()} == {True}
+    model.h[1].eval()
+    next(stream)
     stream.close()
+    assert [block.training for block in model.h] == [True, False]
+    assert model.training
+
+
+def test_two_streams_take_turns_on_one_model():
+    model, prompts = gpt(dropout=0.5), (ids(1, 4), ids(2, 3))
+    alone = [np.stack(list(gpt().stream(prompt, 6, temperature=0))).tolist() for prompt in prompts]
+    streams, written = [model.stream(prompt, 6, temperature=0) for prompt in prompts], ([], [])
+    for _ in range(6):
+        for stream, tokens in zip(streams, written):
+            tokens.append(next(stream).tolist())
+            model(ids())  # as training would, between two tokens
+    assert list(written) == alone
     assert {module.training for module in model.modules()} == {True}
 
 
@@ -451,6 +466,15 @@ def test_gradients_are_recorded_between_streamed_tokens():
         ({"top_p": 0}, "top_p needs a number above 0 and at most 1, but got 0"),
         ({"top_p": 1.01}, "top_p needs a number above 0 and at most 1, but got 1.01"),
         ({"top_p": math.nan}, "top_p needs a number above 0 and at most 1, but got nan"),
+        ({"temperature": None}, "temperature needs a number of at least 0, but got None"),
+        ({"temperature": True}, "temperature needs a number of at least 0, but got True"),
+        ({"temperature": 10**400}, "temperature needs a number of at least 0, but got 1000"),
+        ({"top_p": "0.9"}, "top_p needs a number above 0 and at most 1, but got '0.9'"),
+        ({"stop_tokens": 5}, r"stop_tokens needs a list of token ids, such as \[1\], but got 5"),
+        ({"stop_tokens": None}, "stop_tokens needs a list of token ids.* but got None"),
+        ({"stop_tokens": [1, 2.5]}, r"stop_tokens needs a list of token ids.* but got \[1, 2.5\]"),
+        ({"stop_tokens": [True]}, r"stop_tokens needs a list of token ids.* but got \[True\]"),
+        ({"stop_tokens": "12"}, "stop_tokens needs a list of token ids.* but got '12'"),
     ],
 )
 def test_sampling_settings_out_of_range_are_refused_before_anything_runs(settings, message):
@@ -461,7 +485,16 @@ def test_sampling_settings_out_of_range_are_refused_before_anything_runs(setting
     assert model.calls == 0
 
 
-@pytest.mark.parametrize("new", [CONTEXT - 3, 1000, -1])
+@pytest.mark.parametrize("new", [-1, 2.5, None, True, "3"])
+def test_a_number_of_tokens_that_is_none_is_refused_before_anything_runs(new):
+    model = Scripted([])
+    for start in (model.generate, model.stream):
+        with pytest.raises(ValueError, match=rf"max_new_tokens needs an integer of at least 0, but got {new!r}"):
+            start(ids(), new)
+    assert model.calls == 0
+
+
+@pytest.mark.parametrize("new", [CONTEXT - 3, 1000])
 def test_a_number_of_tokens_that_does_not_fit_is_refused_before_anything_runs(new):
     model = Scripted([])
     for start in (model.generate, model.stream):

@@ -82,7 +82,7 @@ def test_documents_go_together_with_padding_on_either_side():
     model, (a, b) = gpt(), texts(3, 4)
     ids = tt.tensor([[0, 0, *a, *b, 0]])
     padding = tt.tensor([[True] * 2 + [False] * 7 + [True]])
-    for numbers in ([0] * 5 + [1] * 5, [7, 7, 3, 3, 3, 5, 5, 5, 5, 9]):
+    for numbers in ([0] * 5 + [1] * 5, [3, 3, 5, 5, 5, 7, 7, 7, 7, 9]):
         logits = model(ids, padding, documents=tt.tensor([numbers]))
         assert_close(logits[:, 2:5], model(tt.tensor([a])), 1e-4, 1e-5)
         assert_close(logits[:, 5:9], model(tt.tensor([b])), 1e-4, 1e-5)
@@ -95,6 +95,7 @@ def test_documents_go_together_with_padding_on_either_side():
         ([[0, 0, 1, 1]], r"integers of the shape of ids, \(2, 4\), and no cache, but got int64 of \(1, 4\)"),
         ([0, 0, 1, 1], r"but got int64 of \(4,\)"),
         ([[0.0, 0, 1, 1]] * 2, r"but got float32 of \(2, 4\)"),
+        ([[0, 0, 1, 1], [0, 1, 1, 0]], "numbers that do not fall along a row.* Count them up from left to right"),
     ],
 )
 def test_documents_of_another_kind_are_refused(documents, message):

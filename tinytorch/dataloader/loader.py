@@ -1,8 +1,8 @@
 """The loader: samples in a sampler's order, made into batches, where wanted ahead of time."""
 
 import itertools
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -83,6 +83,7 @@ class DataLoader:
             )
         # never None: whether a Trainer's checkpoint fits must not depend on shuffling
         self.generator = getattr(self.batch_sampler, "generator", None) or devices.generator_or_default(generator)
+        self._turn = threading.Lock()  # of the thread that reads the dataset: that of a pass left early may still do so
 
     @staticmethod
     def _require_one_order(shuffle, generator, sampler, batch_sampler, batch_size, drop_last):
@@ -100,20 +101,39 @@ class DataLoader:
         return len(self.batch_sampler)
 
     def __iter__(self):
-        batches = iter(list(self.batch_sampler))  # drawn now, by whoever reads: how far it prefetches has no influence
+        batches = list(self.batch_sampler)  # drawn now, by whoever reads: how far it prefetches has no influence
         return self._ahead(batches) if self.prefetch else map(self._batch, batches)
 
     def _ahead(self, batches):
-        """The batches from a thread, in order; an error in it is raised here, and leaving early ends it."""
-        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+        """The batches from a thread, in order; an error in it is raised here, and leaving early ends it.
+
+        Whoever drops a pass may be the garbage collector, in any thread, at any moment: the end waits for nothing, and
+        takes no lock. `SimpleQueue.put` is made for that.
+        """
+        wanted, made, left = SimpleQueue(), SimpleQueue(), []  # `left` is filled once nobody reads any more
+        threading.Thread(target=self._make, args=(wanted, made, left), name="prefetch", daemon=True).start()
         try:
-            waiting = deque(worker.submit(self._batch, batch) for batch in itertools.islice(batches, self.prefetch))
-            while waiting:
-                ready = waiting.popleft().result()
-                waiting.extend(worker.submit(self._batch, batch) for batch in itertools.islice(batches, 1))
-                yield ready
+            for indices in batches[: self.prefetch]:
+                wanted.put(indices)
+            for following in itertools.chain(batches[self.prefetch :], [None] * min(self.prefetch, len(batches))):
+                batch, error = made.get()
+                if error is not None:
+                    raise error
+                wanted.put(following)
+                yield batch
         finally:
-            worker.shutdown(cancel_futures=True)
+            error = None  # its traceback holds this frame
+            left.append(True)
+            wanted.put(None)
+
+    def _make(self, wanted, made, left):
+        """The thread's work: (batch, None) or (None, error) for each that is wanted, until nobody reads any more."""
+        while (indices := wanted.get()) is not None and not left:
+            try:
+                with self._turn:
+                    made.put((self._batch(indices), None))
+            except BaseException as error:
+                made.put((None, error))
 
     def _batch(self, indices):
         if self.collate_fn is None and getattr(self.dataset, "picks_arrays", False):

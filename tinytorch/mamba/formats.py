@@ -4,10 +4,10 @@ Ours are the names of transformers. What a configuration asks for and Mamba does
 """
 
 import dataclasses
-import math
 import re
 
-from ..transformers.formats import Format
+from ..layers import require_positive
+from ..transformers.formats import Format, renamed
 
 ORIGINAL = re.compile(r"^backbone\.embedding\.")
 
@@ -19,10 +19,7 @@ class MambaNames(Format):
 
     def read_names(self, stored):
         """A state dict of ours from one of theirs, with or without `backbone.` in front; the original's `embedding`."""
-        whole = {
-            name if name.startswith(("backbone.", "lm_head.")) else f"backbone.{name}": stored[name] for name in stored
-        }
-        return {ORIGINAL.sub("backbone.embeddings.", name): array for name, array in whole.items()}
+        return renamed(stored, _our_name)
 
 
 class MambaFormat(MambaNames):
@@ -72,13 +69,23 @@ class MambaFormat(MambaNames):
         super().__init__(fields, defaults, {}, {"hidden_act": ("silu", "swish")})  # two names of one function
 
     def read_config(self, config, path):
+        """The fields of our configuration that the content of the config.json at `path` describes."""
         found = super().read_config(config, path)
+        require_positive(hidden_size=found["d_model"], expand=found["expand"])
+        inner = found["expand"] * found["d_model"]
+        if config.get("intermediate_size", inner) != inner:
+            raise ValueError(
+                f"{path} asks for intermediate_size={config['intermediate_size']!r}, but Mamba computes with expand "
+                f"times hidden_size, {inner}."
+            )
         return {**found, "dt_rank": _given(found["dt_rank"]), "pad_token_id": found["pad_token_id"] or 0}
 
     def resolved(self, config):
+        """The fields of our configuration, with the rank of step sizes as a number."""
         return {**dataclasses.asdict(config), "dt_rank": config.rank}
 
     def write_config(self, config):
+        """The content of config.json for our configuration."""
         fixed = {"intermediate_size": config.d_inner, "hidden_act": "silu", "residual_in_fp32": True}
         return {**super().write_config(config), **fixed}
 
@@ -89,7 +96,9 @@ class OriginalMamba(MambaNames):
     Their embedding has more rows than there are tokens: the next multiple of `pad_vocab_size_multiple`.
     """
 
-    of_the_mixer = ("d_state", "d_conv", "expand", "dt_rank", "dt_min", "dt_max", "dt_init_floor", "dt_scale")
+    of_the_step = ("dt_rank", "dt_min", "dt_max", "dt_init_floor", "dt_scale")
+    of_the_mixer = ("d_state", "d_conv", "expand", "bias", "conv_bias", *of_the_step)
+    without_effect = ("dt_init", "use_fast_path")  # how weights begin, and by which program
 
     def __init__(self):
         fields = {
@@ -102,16 +111,32 @@ class OriginalMamba(MambaNames):
         super().__init__(fields, {"tie_embeddings": True}, {}, limits)
 
     def read_config(self, config, path):
-        found, mixer = super().read_config(config, path), dict(config.get("ssm_cfg") or {})
-        if mixer.pop("layer", "Mamba1") != "Mamba1":
-            raise ValueError(f"{path} asks for ssm_cfg={config['ssm_cfg']}, but Mamba has layers of type Mamba1 only.")
+        """The fields of our configuration; what concerns the mixer is in `ssm_cfg`."""
+        found, mixer = super().read_config(config, path), config.get("ssm_cfg") or {}
+        if not isinstance(mixer, dict):
+            raise ValueError(f"{path} needs ssm_cfg to be an object, but it is {mixer!r}.")
+        if mixer.get("layer", "Mamba1") != "Mamba1":
+            raise ValueError(f"{path} asks for ssm_cfg={mixer}, but Mamba has layers of type Mamba1 only.")
+        unknown = mixer.keys() - {"layer", *self.of_the_mixer, *self.without_effect}
+        if unknown:
+            raise ValueError(
+                f"{path} asks for ssm_cfg={mixer}, but Mamba does not know {', '.join(sorted(unknown))}. It reads "
+                f"{', '.join(self.of_the_mixer)}."
+            )
         multiple = config.get("pad_vocab_size_multiple", 8)
-        found["vocab_size"] = math.ceil(found["vocab_size"] / multiple) * multiple
-        found |= {name: mixer[name] for name in (*self.of_the_mixer, "bias", "conv_bias") if name in mixer}
+        require_positive(vocab_size=found["vocab_size"], pad_vocab_size_multiple=multiple)
+        found["vocab_size"] += -found["vocab_size"] % multiple
+        found |= {name: mixer[name] for name in self.of_the_mixer if name in mixer}
         return {**found, "dt_rank": _given(found.get("dt_rank"))}
 
     def fits(self, config):
+        """Never: what is written is written for transformers."""
         return False
+
+
+def _our_name(name):
+    whole = name if name.startswith(("backbone.", "lm_head.")) else f"backbone.{name}"
+    return ORIGINAL.sub("backbone.embeddings.", whole)
 
 
 def _given(rank):

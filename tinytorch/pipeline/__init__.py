@@ -7,6 +7,6 @@ goes wrong), `steps` (one step), `trainer` (all of them), `inference` (what the 
 from .config import Config, DataConfig, TrainingConfig
 from .data import create_data_loaders, load_token_sequences
 from .failures import FailureConfig, FailureKind, TrainingFailed
-from .inference import TextGenerator
+from .inference import GenerationStatistics, TextGenerator
 from .loss import language_model_loss
 from .trainer import DistributedTrainer

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..layers import require_positive
 from ..tensor import tensor
-from ..transformers.generation import pieces, require_room
+from ..transformers.generation import ends_whole, pieces, require_room
 
 
 @dataclasses.dataclass
@@ -24,6 +24,7 @@ class GenerationStatistics:
     tokens: int = 0
     seconds: float = 0.0
     seconds_to_first_token: float | None = None
+    _started: float = dataclasses.field(default=0.0, init=False, repr=False, compare=False)
 
     @contextlib.contextmanager
     def timed(self):
@@ -61,12 +62,14 @@ class TextGenerator:
     def generate(self, prompts, max_new_tokens=50, *, stop=(), **sampling):
         """Each prompt with what follows it: a text for a text, a list of texts for a list.
 
-        The prompts are one batch, padded on the left. Greedily, each gets what it would get alone. Raises ValueError
-        for no prompts, and for one that is empty or too long, before anything is written.
+        The prompts are one batch, padded on the left. Greedily, each gets what it would get alone. Before anything is
+        written, raises ValueError for no prompts, for one that is empty or too long, and for settings that cannot be,
+        and TypeError for prompts that are no texts.
         """
         if isinstance(prompts, str):
             return self.generate([prompts], max_new_tokens, stop=stop, **sampling)[0]
-        rows, stops = self._encoded(prompts, max_new_tokens), _stops(stop)
+        prompts, stops = _texts(prompts), _stops(stop)
+        rows = self._encoded(prompts, max_new_tokens)
         self.statistics = GenerationStatistics(len(rows))
         with self.statistics.timed():
             written = self._batch(rows, max_new_tokens, stops, sampling)
@@ -76,10 +79,14 @@ class TextGenerator:
         """As `generate`, for any number of prompts: batches of at most `batch_size`, of prompts alike in length.
 
         So there is little padding. The texts come back in the order of their prompts. A batch runs until its last row
-        has ended; the place of a row that has ended before stays empty.
+        has ended; the place of a row that has ended before stays empty. Raises as `generate`, and TypeError for one
+        text in place of a list.
         """
         require_positive(batch_size=batch_size)
-        rows, stops = self._encoded(prompts, max_new_tokens), _stops(stop)
+        if isinstance(prompts, str):
+            raise TypeError("generate_dynamic needs a list of prompts, but got one text. Use generate, or [text].")
+        prompts, stops = _texts(prompts), _stops(stop)
+        rows = self._encoded(prompts, max_new_tokens)
         order, texts = sorted(range(len(rows)), key=lambda i: len(rows[i])), [""] * len(rows)
         self.statistics = GenerationStatistics(len(rows))
         with self.statistics.timed():
@@ -93,12 +100,13 @@ class TextGenerator:
     def stream(self, prompt, max_new_tokens=50, *, stop=(), **sampling):
         """An iterator over the pieces of what follows `prompt`, as they are written.
 
-        What could be the beginning of a stop text waits until it is known not to be one.
+        What could be the beginning of a stop text waits until it is known not to be one. Raises as `generate`.
         """
+        (prompt,), stops = _texts([prompt]), _stops(stop)
         self._encoded([prompt], max_new_tokens)
         self.statistics = statistics = GenerationStatistics(prompts=1, batches=1)
         written = pieces(self.model, self.tokenizer, prompt, max_new_tokens, on_token=statistics.count, **sampling)
-        return self._stream(written, _stops(stop), statistics)
+        return self._stream(written, stops, statistics)
 
     def _stream(self, written, stops, statistics):
         text = shown = ""
@@ -117,11 +125,6 @@ class TextGenerator:
 
     def _encoded(self, prompts, max_new_tokens):
         """The ids of each prompt. Raises ValueError as `generate`."""
-        if isinstance(prompts, str):
-            raise TypeError("generate_dynamic needs a list of prompts, but got one text. Use generate, or [text].")
-        require_positive(max_new_tokens=max_new_tokens)
-        if not prompts:
-            raise ValueError("Generation needs at least one prompt, but got none.")
         rows = [self.tokenizer.encode(prompt) for prompt in prompts]
         for prompt, row in zip(prompts, rows):
             if not row:
@@ -142,12 +145,14 @@ class TextGenerator:
                         continue
                     self.statistics.count()
                     new[i].append(token)
-                    text = self.tokenizer.decode(new[i]) if stops or token == end else ""
-                    if token == end or len(_before(text, stops)) < len(text):
-                        texts[i] = _before(text, stops)
+                    if stops or token == end:
+                        text = self.tokenizer.decode(new[i])
+                        kept = _before(text, stops)
+                        if token == end or (ends_whole(text) and len(kept) < len(text)):  # as `stream`, which waits
+                            texts[i] = kept
                 if None not in texts:
                     break
-        return [self.tokenizer.decode(ids) if text is None else text for ids, text in zip(new, texts)]
+        return [_before(self.tokenizer.decode(ids), stops) if text is None else text for ids, text in zip(new, texts)]
 
     def _on_the_left(self, rows):
         """ids (B, T) of the rows behind padding, and where it is, (B, T) booleans, or None where there is none."""
@@ -159,8 +164,24 @@ class TextGenerator:
         return tensor(ids, device=device), tensor(padding, device=device) if padding.any() else None
 
 
+def _texts(prompts):
+    """A list of the prompts. Raises ValueError where there is none, TypeError for what is no text."""
+    if not np.iterable(prompts):
+        raise TypeError(f"Generation needs a text or a list of texts as prompts, but got {prompts!r}.")
+    prompts = list(prompts)
+    if not prompts:
+        raise ValueError("Generation needs at least one prompt, but got none.")
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise TypeError(f"Generation needs prompts that are texts, but one is {prompt!r}.")
+    return prompts
+
+
 def _stops(stop):
-    stops = [stop] if isinstance(stop, str) else list(stop)
+    """A list of the stop texts. Raises ValueError for what is none, or empty."""
+    stops = [stop] if isinstance(stop, str) or not np.iterable(stop) else list(stop)
+    if not all(isinstance(text, str) for text in stops):
+        raise ValueError(f"stop needs a text or a list of texts, () for none, but got {stop!r}.")
     if not all(stops):
         raise ValueError("stop needs texts of at least one character: an empty one is everywhere.")
     return stops

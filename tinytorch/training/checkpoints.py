@@ -43,15 +43,21 @@ class Checkpoints:
 
     def list(self):
         """The checkpoints' folders, oldest first, whether or not they are whole."""
-        return sorted(self.folder.glob("step-" + 8 * "[0-9]"))
+        return sorted(folder for folder in self.folder.glob("step-" + 8 * "[0-9]") if folder.is_dir())
 
     @contextlib.contextmanager
     def locked(self):
         """Keep the folder for this process: two runs that save in one place would remove each other's checkpoints.
 
         Creates the folder. Raises CheckpointError where another process holds it; the system frees it at any exit.
+        Raises OSError, with the path, where there can be no such folder.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"{self.folder} cannot be a folder of checkpoints ({error}). Name another."
+            ) from error
         with open(self.folder.with_name(f".{self.folder.name}.lock"), "a+b") as file:
             try:
                 _lock(file)
@@ -66,8 +72,19 @@ class Checkpoints:
 
         arrays: {name: array}; state: what JSON can hold; score: lower is better, None does not compete for the best;
         names: of further links to it, where links are kept. Checkpoints of later steps are removed: they belong to a
-        path that was left by going back.
+        path that was left by going back. Raises OSError, with the path, the reason and what there is to go on from,
+        where the disk does not take it.
         """
+        try:
+            return self._save(step, arrays, state, score, names)
+        except OSError as error:
+            newest = self.latest()
+            last = "No whole checkpoint is there." if newest is None else f"The newest whole one is {newest}."
+            raise OSError(
+                error.errno, f"The checkpoint of step {step} could not be saved in {self.folder} ({error}). {last}"
+            ) from error
+
+    def _save(self, step, arrays, state, score, names):
         tensors = safetensors.numpy.save({name: np.array(array, order="C") for name, array in arrays.items()})
         content = json.dumps({"step": step, "score": score, "arrays_sha256": _sha256(tensors), "state": state})
         outer = json.dumps({"format": FORMAT, "sha256": _sha256(content.encode()), "content": content})
@@ -79,7 +96,7 @@ class Checkpoints:
             _write(beside / "state.safetensors", tensors)
             _write(beside / "state.json", outer.encode())
             _sync(beside)
-            if final.exists():  # torn, or of a path that was left by going back
+            if final.is_dir():  # torn, or of a path that was left by going back
                 _discard(final)
             os.replace(beside, final)
             _sync(self.folder)
@@ -180,7 +197,20 @@ def _read_state(folder):
         raise CheckpointError(f"{folder} is not a whole checkpoint of tinytorch ({error!r}).") from error
     if found != checksum:
         raise CheckpointError(f"{folder} is damaged: state.json does not match its checksum.")
-    return json.loads(content)
+    return _require_entries(folder, content)
+
+
+def _require_entries(folder, text):
+    """The dict that the text is, or a CheckpointError where it is not what `save` writes, though it is whole."""
+    kinds = {"step": int, "score": (int, float, type(None)), "arrays_sha256": str, "state": object}
+    try:
+        content = json.loads(text)
+        wrong = [name for name, kind in kinds.items() if not isinstance(content[name], kind)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} is not a checkpoint of tinytorch: its state is {error!r}.") from error
+    if wrong:
+        raise CheckpointError(f"{folder} is not a checkpoint of tinytorch: its {wrong[0]} is {content[wrong[0]]!r}.")
+    return content
 
 
 def _read(folder):

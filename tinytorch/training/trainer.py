@@ -68,6 +68,8 @@ class Trainer:
         self.eval_loader, self.eval_every = eval_loader, eval_every
         self.checkpoints, self.checkpoint_every = checkpoints, checkpoint_every
         self.step = 0
+        self._owed = None  # of the last step: its "evaluation", or its "saving", where an error came between
+        self._torn = None  # the error that came in the middle of a step
         self.history = {name: [] for name in ("step", "loss", "lr", "grad_norm", "eval_step", "eval_loss")}
         self.train_loader = train_loader
 
@@ -82,9 +84,12 @@ class Trainer:
     def fit(self, steps):
         """Train until step number `steps`, counted from the very first. Returns the history.
 
-        Raises FloatingPointError where the loss or a gradient is no longer finite, TrainingInterrupted at Ctrl-C, and
-        CheckpointError where another process saves in the same place.
+        A step that is made is saved also where its evaluation raises an error; what is left of it is then done first.
+        Raises FloatingPointError where the loss or a gradient is no longer finite, TrainingInterrupted at Ctrl-C,
+        CheckpointError where another process saves in the same place, and RuntimeError after an error that came in the
+        middle of a step.
         """
+        self._require_whole()
         devices.keep_freed_memory()
         self.model.train()
         saves = self.checkpoints is not None and self.is_main
@@ -96,20 +101,53 @@ class Trainer:
         ):
             if self.step == 0 and saves:
                 self.checkpoints.set_aside()
-            while self.step < steps:
-                loss = self._train_step()
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                bar.update(self.step - bar.n)
+            while self.step < steps or self._owed:
+                if not self._owed:
+                    loss = self._whole_step()
+                    bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                    bar.update(self.step - bar.n)
                 last = self.step >= steps
-                self._after_step(last)
+                if self._owed == "evaluation":
+                    self._evaluate_or_save(last)
                 stop = self._is_stopped(interrupted)
                 if last or stop or self._is_saving_due():
                     self.save()
+                self._owed = None
                 if stop:
                     raise TrainingInterrupted(
                         f"Stopped by Ctrl-C after step {self.step} of {steps}. {self._how_to_resume()}"
                     )
         return self.history
+
+    def _require_whole(self):
+        """Raise RuntimeError where an error left a step half done: its batches are used up, its numbers are drawn."""
+        if self._torn is not None:
+            raise RuntimeError(
+                f"An error left this training in the middle of step {self.step + 1} ({self._torn}). "
+                f"{self._how_to_resume()} Or begin with a new Trainer."
+            )
+
+    def _whole_step(self):
+        """The loss of one step; notes where it was left in the middle."""
+        try:
+            loss = self._train_step()
+        except BaseException as error:
+            self._torn = repr(error)  # not the error: it would hold on to all that was computed
+            raise
+        self._owed = "evaluation"
+        return loss
+
+    def _evaluate_or_save(self, last):
+        """What follows a step; where that raises an error, the step is saved before all is lost with the process."""
+        try:
+            self._after_step(last)
+        except Exception as error:
+            self._rescue(error)
+            raise
+        self._owed = "saving"
+
+    def _rescue(self, error):
+        self.save()
 
     def _after_step(self, last):
         """Evaluate where that is due; `last` says that no step follows."""
@@ -188,8 +226,11 @@ class Trainer:
 
     def _require_finite(self, what, value):
         """Raise FloatingPointError with the likely cause where `value`, called `what` in the message, is not finite."""
-        if math.isfinite(value):
-            return
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{self._explain(what, value)} {self._how_to_resume()}")
+
+    def _explain(self, what, value):
+        """In words, what is not finite, and the likely cause."""
         broken = [name for name, p in self.model.named_parameters() if not bool(np.all(np.isfinite(p.data)))]
         lr = self.optimizer.param_groups[0]["lr"]
         if not self.history["grad_norm"]:
@@ -201,7 +242,7 @@ class Trainer:
             )
         else:
             cause = "Training was calm until here: look for NaN, infinity or a rare extreme in this batch."
-        raise FloatingPointError(f"The {what} became {value} at step {self.step + 1}. {cause} {self._how_to_resume()}")
+        return f"The {what} became {value} at step {self.step + 1}. {cause}"
 
     # ---- stopping and going on
 
@@ -239,6 +280,7 @@ class Trainer:
             arrays.update({f"optimizer.{number}.{name}": devices.to_numpy(array) for name, array in entries.items()})
         state = {
             "step": self.step,
+            "evaluated": self._owed != "evaluation",
             "history": self.history,
             "kinds": self._kinds(),
             "optimizer": {"steps": counts, "param_groups": optimizer["param_groups"]},
@@ -297,6 +339,7 @@ class Trainer:
             self.model.load_state_dict(model)
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"The checkpoint belongs to another training. {error}") from error
+        self._torn, self._owed = None, None if state["evaluated"] else "evaluation"
         return optimizer, state
 
 

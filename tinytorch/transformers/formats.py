@@ -73,6 +73,7 @@ class GPTFormat(Format):
         return f"{self.name}, {self.parts}"
 
     def resolved(self, config):
+        """The fields of our configuration, with numbers for those that follow from others."""
         return {
             **dataclasses.asdict(config),
             "n_kv_head": config.n_kv_head or config.n_head,
@@ -119,6 +120,7 @@ class GPT2(GPTFormat):
         super().__init__(fields, defaults, parts, limits)
 
     def read_config(self, config, path):
+        """The fields of our configuration; three dropouts there are one here."""
         found = {name: config.get(name, self.defaults["resid_pdrop"]) for name in self.dropouts}
         if len(set(found.values())) > 1:
             raise ValueError(f"{path} asks for {found}, but GPT has one dropout for all. Make them equal in the file.")
@@ -128,19 +130,20 @@ class GPT2(GPTFormat):
         return f"{super().__str__()} and heads that share no keys"
 
     def fits(self, config):
+        """Whether our configuration is of this type, whose heads share no keys and fill n_embd."""
         fields = self.resolved(config)
         plain = fields["n_kv_head"] == fields["n_head"] and fields["head_dim"] * fields["n_head"] == fields["n_embd"]
         return plain and super().fits(config)
 
     def write_config(self, config):
+        """The content of config.json for our configuration."""
         dropouts = dict.fromkeys(self.dropouts, config.dropout)
         return {**super().write_config(config), **dropouts, "activation_function": "gelu_new"}
 
     def read_names(self, stored):
         """A state dict of ours from one of theirs, {name: array}, with or without `transformer.` in front."""
         state = {}
-        for name, array in stored.items():
-            name = name.removeprefix("transformer.")
+        for name, array in renamed(stored, lambda name: name.removeprefix("transformer.")).items():
             array = array.T if self.transposed.search(name) else array
             if ".attn.c_attn." in name:
                 if len(array) % 3:
@@ -219,6 +222,8 @@ class Llama(GPTFormat):
         theta = config.get("rope_theta") or 10000.0
         for name in ("rope_scaling", "rope_parameters"):
             settings = config.get(name) or {}
+            if not isinstance(settings, dict):
+                raise ValueError(f"{path} needs {name} to be an object, but it is {settings!r}.")
             kind = settings.get("rope_type", settings.get("type", "default"))
             for_some_layers = any(isinstance(value, dict) for value in settings.values())
             if kind != "default" or settings.get("partial_rotary_factor", 1) != 1 or for_some_layers:
@@ -227,6 +232,7 @@ class Llama(GPTFormat):
         return {**super().read_config(config, path), "rope_theta": theta}
 
     def write_config(self, config):
+        """The content of config.json for our configuration."""
         rope = {"rope_type": "default", "rope_theta": config.rope_theta}
         both = {"rope_parameters": rope, "rope_theta": config.rope_theta}  # each version finds its own
         return {**super().write_config(config), **both, "hidden_act": "silu"}
@@ -234,11 +240,11 @@ class Llama(GPTFormat):
     def read_names(self, stored):
         """A state dict of ours from one of theirs, {name: array}, with or without `model.` in front."""
         ours = {theirs: part for part, theirs in self.names.items()}
-        return {_renamed(name.removeprefix("model."), ours): array for name, array in stored.items()}
+        return renamed(stored, lambda name: _with_parts(name.removeprefix("model."), ours))
 
     def write_names(self, state):
         """A state dict of theirs from one of ours."""
-        names = {name: _renamed(name, self.names) for name in state}
+        names = {name: _with_parts(name, self.names) for name in state}
         return {(new if name.startswith("lm_head.") else f"model.{new}"): state[name] for name, new in names.items()}
 
 
@@ -258,5 +264,17 @@ class Mistral(Llama):
 FORMATS = {kind.model_type: kind() for kind in (GPT2, Llama, Mistral)}
 
 
-def _renamed(name, parts):
+def renamed(stored, rename):
+    """{rename(name): array}. Raises ValueError where two of the names in a file stand for one of ours."""
+    theirs = {}
+    for name in stored:
+        if theirs.setdefault(rename(name), name) != name:
+            raise ValueError(
+                f"The weights hold {theirs[rename(name)]} and {name}, which are two names of one tensor. Which is it? "
+                "Remove the other from the file."
+            )
+    return {ours: stored[name] for ours, name in theirs.items()}
+
+
+def _with_parts(name, parts):
     return ".".join(parts.get(part, part) for part in name.split("."))

@@ -142,6 +142,7 @@ class SwiGLU(Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x):
+        """x (B, T, C), through n_inner channels of which one half opens the other, to (B, T, C), with dropout last."""
         return self.dropout(self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x))))
 
 
@@ -277,6 +278,7 @@ class GPT(Generation, Pretrained, Module):
         return start, end
 
     def num_parameters(self):
+        """How many numbers are learned; a tied head is counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def new_cache(self):

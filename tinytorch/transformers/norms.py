@@ -86,6 +86,7 @@ class LayerNorm(Module):
         self.bias = Parameter(zeros(*shape)) if elementwise_affine and bias else None
 
     def forward(self, x):
+        """x (..., *normalized_shape), normalised over the axes of that shape."""
         return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self):
@@ -150,6 +151,7 @@ class RMSNorm(Module):
         self.weight = Parameter(ones(*self.normalized_shape)) if elementwise_affine else None
 
     def forward(self, x):
+        """x (..., *normalized_shape), divided by its root mean square over the axes of that shape."""
         return rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self):

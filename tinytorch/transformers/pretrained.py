@@ -5,13 +5,14 @@ import json
 import operator
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
-from ..tensor import from_bfloat16_bits
+from ..tensor import from_bfloat16_bits, to_bfloat16_bits
+from ..training.files import sync_folder, write_synced
 
 BUFFERS = re.compile(r"(^|\.)attn\.(masked_)?bias$|rotary_emb\.inv_freq$")  # masks and tables, not weights
 NUMBERS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -32,7 +33,7 @@ class Pretrained:
         folder: holds config.json and model.safetensors, or the parts that model.safetensors.index.json lists.
         changes: fields of the configuration to set otherwise, such as dropout=0.0. Weights of any floating point type
         become float32; the model is in evaluation mode. Raises ValueError for what the folder asks for and the model
-        is not, and for weights that do not fit; FileNotFoundError for a file that is missing.
+        is not, for weights that do not fit, and for files that are damaged; FileNotFoundError for one that is missing.
         """
         folder = Path(folder)
         path = folder / "config.json"
@@ -46,19 +47,23 @@ class Pretrained:
             raise ValueError(f"The weights in {folder} do not fit its config.json. {error.args[0]}") from error
         return model.eval()
 
-    def save_pretrained(self, folder):
+    def save_pretrained(self, folder, dtype="float32"):
         """Write config.json and model.safetensors, which from_pretrained and transformers read, into `folder`.
 
-        The names are those of the first of the `formats` that fits the configuration. Each file is written beside and
-        renamed: an interruption leaves the old files or no config.json, and then nothing is read. Raises ValueError
-        for a configuration that none of them fits.
+        dtype: of the numbers in the file, "float32", or "bfloat16", which takes half the space and rounds to 8 binary
+        digits. The names are those of the first of the `formats` that fits the configuration. Each file is written
+        beside and renamed: an interruption leaves the old files, new weights under a config.json that is the same, or
+        no config.json, and then nothing is read. Raises ValueError for a configuration that none of the formats fits,
+        for another dtype, and for numbers that are too large for it.
         """
-        _write(folder, self._format_of(self.config), self.config, self.state_dict())
+        if dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"save_pretrained needs dtype 'float32' or 'bfloat16', but got {dtype!r}.")
+        _write(folder, self._format_of(self.config), self.config, self.state_dict(), dtype)
 
     @classmethod
     def _format_named(cls, model_type, path):
         """The Format of a `model_type` that the file at `path` names."""
-        if model_type not in cls.formats:
+        if model_type not in list(cls.formats):  # by comparison: a file may name something that has no hash
             known = ", ".join(name for name in cls.formats if name)
             raise ValueError(f"{path} is of model_type {model_type!r}, but {cls.__name__} reads only {known}.")
         return cls.formats[model_type]
@@ -93,14 +98,14 @@ def _read_state(folder, kind, tied):
 
 
 def _read_json(path):
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(
             f"from_pretrained needs a folder on this machine with config.json and model.safetensors, but {path} is "
             "missing. Was saving interrupted, or is the model yet to be downloaded?"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} needs to be a JSON file, but it is not: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} needs to hold a JSON object, but holds a {type(content).__name__}.")
@@ -110,9 +115,9 @@ def _read_json(path):
 def _weight_files(folder):
     """The files that hold the weights: one, or the parts that an index names."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.exists():
+    if whole.is_file():
         return [whole]
-    if not index.exists():
+    if not index.is_file():
         raise FileNotFoundError(
             f"from_pretrained needs {whole} or {index.name} beside it, but both are missing. Other formats are not "
             "read: a pickled file can run any program. Save the model in transformers with save_pretrained."
@@ -143,40 +148,75 @@ def _read_tensors(path):
         numbers = np.frombuffer(tensor["data"], NUMBERS[tensor["dtype"]])
         if tensor["dtype"] == "BF16":
             numbers = from_bfloat16_bits(numbers)
-        arrays[name] = numbers.astype(np.float32, copy=False).reshape(tensor["shape"])
+        arrays[name] = _as_float32(name, numbers).reshape(tensor["shape"])
     return arrays
 
 
-def _write(folder, kind, config, state_dict):
+def _as_float32(name, numbers):
+    with np.errstate(over="ignore"):
+        small = numbers.astype(np.float32, copy=False)
+    if small is not numbers:
+        _require_finite(name, numbers, small, "float32")
+    return small
+
+
+def _require_finite(name, numbers, rounded, dtype):
+    """Raise ValueError where rounding to a type has made a number infinite."""
+    if (np.isinf(rounded) & np.isfinite(numbers)).any():
+        largest = np.abs(numbers[np.isfinite(numbers)]).max()
+        raise ValueError(f"{name} holds numbers up to {largest}, which are too large for {dtype}.")
+
+
+def _write(folder, kind, config, state_dict, dtype):
     """Write config.json and model.safetensors of a model with this configuration and state dict, in a Format."""
     state = {name: tensor.numpy() for name, tensor in state_dict.items()}
     if config.tie_word_embeddings:
         del state["lm_head.weight"]
-    stored = {name: np.ascontiguousarray(array) for name, array in kind.write_names(state).items()}
-    described = {**kind.write_config(config), "dtype": str(state[kind.embedding].dtype)}
+    stored = {name: _as_stored(name, array, dtype) for name, array in kind.write_names(state).items()}
+    described = json.dumps({**kind.write_config(config), "dtype": dtype}, indent=2) + "\n"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _replacing(folder, "model.safetensors", "config.json") as (weights, description):
-        safetensors.numpy.save_file(stored, weights, metadata={"format": "pt"})
-        description.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    with _beside(folder) as (weights, description):
+        specs = {
+            name: safetensors.TensorSpec(
+                dtype=dtype, shape=array.shape, data_ptr=array.ctypes.data, data_len=array.nbytes
+            )
+            for name, array in stored.items()
+        }
+        safetensors.serialize_file(specs, weights, {"format": "pt"})
+        write_synced(description, described.encode())
+
+
+def _as_stored(name, array, dtype):
+    """The array whose bytes go into the file, little-endian and in order; for bfloat16 of uint16."""
+    numbers = _as_float32(name, array)
+    if dtype == "bfloat16":
+        bits = to_bfloat16_bits(numbers)
+        _require_finite(name, numbers, from_bfloat16_bits(bits), dtype)
+        return np.ascontiguousarray(bits, "<u2")
+    return np.ascontiguousarray(numbers, "<f4")
 
 
 @contextlib.contextmanager
-def _replacing(folder, *names):
-    """Give paths to write beside files, which they replace once all are on the disk.
+def _beside(folder):
+    """Give paths for new weights and a new config.json, which replace those in `folder` once both are on the disk.
 
-    The last of the old ones goes first and the last of the new ones comes last: there is no moment with a mixture of
-    old and new files in which that one exists.
+    There is no moment with a config.json beside weights of another one: unless it stays the same, the old one goes
+    first and the new one comes last. They wait in a folder of their own: what a process that was killed has left there
+    is nobody else's, and goes.
     """
-    beside = [folder / f".writing-{name}" for name in names]
+    inside, weights, config = folder / ".writing-pretrained", "model.safetensors", "config.json"
+    shutil.rmtree(inside, ignore_errors=True)
+    inside.mkdir()
     try:
-        yield beside
-        for path in beside:
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())
-        (folder / names[-1]).unlink(missing_ok=True)
-        for path, name in zip(beside, names):
-            os.replace(path, folder / name)
+        yield inside / weights, inside / config
+        with open(inside / weights, "rb+") as file:
+            os.fsync(file.fileno())
+        old = folder / config
+        if old.is_file() and old.read_bytes() != (inside / config).read_bytes():
+            old.unlink()
+        os.replace(inside / weights, folder / weights)
+        os.replace(inside / config, folder / config)
+        sync_folder(folder)
     finally:
-        for path in beside:
-            path.unlink(missing_ok=True)
+        shutil.rmtree(inside, ignore_errors=True)
