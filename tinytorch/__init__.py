@@ -78,7 +78,8 @@ from .transformers import LayerNorm, layer_norm, RMSNorm, rms_norm, MLP, SwiGLU,
 from .transformers import next_token_loss, complete, Generation, Pretrained
 
 # 14 mamba
-from .mamba import selective_scan, causal_conv1d, Mamba, MambaBlock, MambaConfig, MambaMixer, MambaCache, Mamba2Mixer, ssd
+from .mamba import selective_scan, causal_conv1d, Mamba, MambaBlock, MambaConfig, MambaMixer, MambaCache
+from .mamba import Mamba2Mixer, ssd
 
 # 17 precision
 from .precision import autocast, GradScaler, round_to

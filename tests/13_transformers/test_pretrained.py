@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +197,7 @@ def test_the_base_of_the_angles_is_found_where_earlier_versions_keep_it(copy):
     [
         ("gpt2", {"model_type": "bert"}, "of model_type 'bert', but GPT reads only gpt2, llama, mistral"),
         ("gpt2", {"model_type": None}, "of model_type None, but GPT reads only"),
+        ("gpt2", {"model_type": ["gpt2"]}, r"of model_type \['gpt2'\], but GPT reads only"),
         ("gpt2", {"activation_function": "relu"}, "asks for activation_function='relu', but GPT .* 'gelu_new'"),
         ("gpt2", {"activation_function": "gelu"}, "asks for activation_function='gelu'"),
         ("gpt2", {"scale_attn_weights": False}, "asks for scale_attn_weights=False"),
@@ -215,6 +219,7 @@ def test_the_base_of_the_angles_is_found_where_earlier_versions_keep_it(copy):
         ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "asks for rope_parameters="),
         ("llama", {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "turns all channels"),
         ("llama", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "asks for rope_parameters="),
+        ("llama", {"rope_scaling": "linear"}, "needs rope_scaling to be an object, but it is 'linear'"),
         ("llama", {"num_key_value_heads": 3}, "n_head divisible by n_kv_head, but got 4 and 3"),
         ("mistral", {"hidden_act": "relu"}, "asks for hidden_act='relu'"),
     ],
@@ -252,6 +257,25 @@ def test_weights_that_are_no_floats_are_refused(copy):
         tt.GPT.from_pretrained(folder)
 
 
+def test_weights_too_large_for_float32_are_refused(copy):
+    folder = rewrite(copy("gpt2"), lambda t: t | {"transformer.ln_f.bias": np.full(12, -1e300)})
+    with pytest.raises(ValueError, match=r"ln_f.bias holds numbers up to 1e\+300, which are too large for float32"):
+        tt.GPT.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "other"),
+    [
+        ("gpt2", "transformer.wte.weight", "wte.weight"),
+        ("mistral", "model.layers.0.mlp.up_proj.weight", "layers.0.mlp.up_proj.weight"),
+    ],
+)
+def test_one_tensor_under_two_names_is_refused(copy, name, tensor, other):
+    folder = rewrite(copy(name), lambda t: t | {other: t[tensor] * 2})
+    with pytest.raises(ValueError, match=rf"hold (.* and )?{other}.*, which are two names of one tensor"):
+        tt.GPT.from_pretrained(folder)
+
+
 def test_missing_files_are_named_with_the_remedy(copy, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"needs a folder on this machine with config.json.*yet to be downl"):
         tt.GPT.from_pretrained(tmp_path / "gpt2")
@@ -270,7 +294,13 @@ def test_a_torn_file_is_refused(copy, cut):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{", "to be a JSON file"), ("[1]", "a JSON object, but holds a list")]
+    ("content", "message"),
+    [
+        ("{", "to be a JSON file"),
+        ("[" * 100_000, "to be a JSON file, but it is not: maximum recursion depth"),
+        ("[1]", "a JSON object, but holds a list"),
+    ],
+    ids=["torn", "deep", "list"],
 )
 def test_a_config_that_is_no_json_object_is_refused(copy, content, message):
     folder = copy("gpt2")
@@ -350,6 +380,51 @@ def test_the_file_says_that_it_is_for_pytorch(tmp_path):
         assert file.metadata() == {"format": "pt"}
 
 
+@every_shape
+def test_bfloat16_takes_half_the_space_and_comes_back_rounded(shape, tmp_path):
+    model = small(**shape)
+    for dtype in ("float32", "bfloat16"):
+        model.save_pretrained(tmp_path / dtype, dtype=dtype)
+        assert json.loads((tmp_path / dtype / "config.json").read_text())["dtype"] == dtype
+    whole, half = ((tmp_path / dtype / "model.safetensors").stat().st_size for dtype in ("float32", "bfloat16"))
+    assert abs(whole - half - 2 * model.num_parameters()) <= 16  # but for the numbers in its header
+    stored = safetensors.deserialize((tmp_path / "bfloat16" / "model.safetensors").read_bytes())
+    assert {tensor["dtype"] for _, tensor in stored} == {"BF16"}
+    again = tt.GPT.from_pretrained(tmp_path / "bfloat16")
+    for name, tensor in model.state_dict().items():
+        assert_close(again.state_dict()[name], tt.round_to(tensor.numpy(), "bfloat16"), 0, 0, what=name)
+
+
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_a_model_of_float64_is_saved_as_it_is_or_as_asked(tmp_path, dtype):
+    model = small().to(tt.float64)
+    model.save_pretrained(tmp_path, dtype)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == (dtype or "float64")
+    stored = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    assert {str(array.dtype) for array in stored.values()} == {dtype or "float64"}
+    again = tt.GPT.from_pretrained(tmp_path)
+    assert_close(again.wte.weight, model.wte.weight.data.astype(np.float32), 0, 0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", np.float32])
+def test_another_type_of_numbers_is_refused_before_anything_is_written(dtype, tmp_path):
+    with pytest.raises(ValueError, match="save_pretrained needs dtype 'float32' or 'bfloat16', but got"):
+        small().save_pretrained(tmp_path / "folder", dtype)
+    assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize(("dtype", "number"), [("bfloat16", 3.4e38), ("float32", 1e300)])
+def test_numbers_too_large_for_their_type_are_refused_before_anything_is_written(dtype, number, tmp_path):
+    model = small().to(tt.float64 if dtype == "float32" else tt.float32)
+    model.wte.weight.data[3, 4] = -number
+    with pytest.raises(ValueError, match=rf"wte.weight holds numbers up to .*, which are too large for {dtype}"):
+        model.save_pretrained(tmp_path / "folder", dtype)
+    assert not (tmp_path / "folder").exists()
+    model.wte.weight.data[3, 4] = -np.inf  # is no result of rounding
+    model.save_pretrained(tmp_path, dtype)
+    assert tt.GPT.from_pretrained(tmp_path).wte.weight[3, 4].item() == -np.inf
+
+
 def test_a_tied_head_is_saved_once(tmp_path):
     small(tie_word_embeddings=True).save_pretrained(tmp_path)
     assert "lm_head.weight" not in safetensors.numpy.load((tmp_path / "model.safetensors").read_bytes())
@@ -386,7 +461,7 @@ def test_other_files_of_the_folder_stay(tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"tokenizer.json", "config.json", "model.safetensors"}
 
 
-@pytest.mark.parametrize("at", ["save_file", "fsync"])
+@pytest.mark.parametrize("at", ["serialize_file", "fsync"])
 def test_a_full_disk_leaves_what_was_there_and_nothing_else(at, tmp_path, monkeypatch):
     old = small(vocab_size=31)
     old.save_pretrained(tmp_path)
@@ -395,7 +470,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(at, tmp_path, monkey
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((safetensors.numpy, at) if at == "save_file" else (os, at)), full)
+        patch.setattr(safetensors if at == "serialize_file" else os, at, full)
         with pytest.raises(OSError, match="No space left"):
             small().save_pretrained(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
@@ -421,3 +496,50 @@ def test_an_interruption_between_two_files_leaves_nothing_that_loads_as_a_mixtur
     assert {file.name for file in tmp_path.iterdir()} == {"model.safetensors"}
     small(**LLAMA).save_pretrained(tmp_path)
     assert tt.GPT.from_pretrained(tmp_path).config.rope_theta == 10000.0
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 2])
+def test_where_the_configuration_stays_an_interruption_leaves_the_old_weights_or_the_new(
+    renamed, tmp_path, monkeypatch
+):
+    old, new = small(), small()
+    new.wte.weight.data[...] += 1
+    old.save_pretrained(tmp_path)
+    replace, calls = os.replace, []
+
+    def interrupted(*paths):
+        if len(calls) == renamed:
+            raise KeyboardInterrupt
+        calls.append(replace(*paths))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupted)
+        if renamed < 2:
+            with pytest.raises(KeyboardInterrupt):
+                new.save_pretrained(tmp_path)
+        else:
+            new.save_pretrained(tmp_path)
+    found = tt.GPT.from_pretrained(tmp_path)
+    assert_close(found.wte.weight, (new if renamed else old).wte.weight, 0, 0)
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+
+
+KILLED = """
+import os, signal, sys
+import tinytorch as tt
+
+os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+tt.GPT.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a signal that cannot be caught")
+def test_what_a_killed_process_left_goes_with_the_next_save(tmp_path):
+    small().save_pretrained(tmp_path)
+    (tmp_path / ".tmp-of-somebody").write_text("stays")
+    mine = {file.name for file in tmp_path.iterdir()}
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], capture_output=True, text=True, timeout=60)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert {file.name for file in tmp_path.iterdir()} > mine
+    tt.GPT.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == mine

@@ -149,6 +149,7 @@ def original(copy, **changes):
         {},
         {"pad_vocab_size_multiple": 8, "residual_in_fp32": True, "fused_add_norm": True},
         {"pad_vocab_size_multiple": 1, "vocab_size": 32, "tie_embeddings": True, "d_intermediate": 0},
+        {"ssm_cfg": {"d_state": 4, "use_fast_path": False, "dt_init": "constant", "conv_bias": True, "bias": False}},
         {"ssm_cfg": {"layer": "Mamba1", "d_state": 4, "dt_rank": "auto"}, "attn_layer_idx": [], "attn_cfg": {}},
     ],
     ids=str,
@@ -167,11 +168,30 @@ def test_the_original_files_are_read(copy, changes):
         ({"attn_layer_idx": [3]}, r"asks for attn_layer_idx=\[3\], but Mamba"),
         ({"d_intermediate": 64}, "asks for d_intermediate=64, but Mamba"),
         ({"vocab_size": 33}, r"do not fit its config.json. .* needs shape \(40, 12\), but .* \(32, 12\)"),
+        ({"vocab_size": "29"}, "vocab_size needs an integer of at least 1, but got '29'"),
+        ({"pad_vocab_size_multiple": 0}, "pad_vocab_size_multiple needs an integer of at least 1, but got 0"),
+        ({"pad_vocab_size_multiple": "8"}, "pad_vocab_size_multiple needs an integer of at least 1, but got '8'"),
+        (
+            {"ssm_cfg": {"d_state": 4, "ngroups": 2, "headdim": 64}},
+            "does not know headdim, ngroups. It reads d_state, d_",
+        ),
+        ({"ssm_cfg": 5}, "needs ssm_cfg to be an object, but it is 5"),
     ],
 )
 def test_what_mamba_does_not_do_is_refused_in_the_original_files_too(copy, changes, message):
     with pytest.raises(ValueError, match=message):
         Mamba.from_pretrained(original(copy, **changes))
+
+
+@pytest.mark.parametrize("other", ["backbone.embedding.weight", "embeddings.weight", "embedding.weight"])
+def test_one_tensor_under_two_names_is_refused(copy, other):
+    folder = copy()
+    path = folder / "model.safetensors"
+    tensors = safetensors.numpy.load(path.read_bytes())
+    path.unlink()
+    safetensors.numpy.save_file(tensors | {other: tensors["backbone.embeddings.weight"] * 2}, path)
+    with pytest.raises(ValueError, match=rf"hold .*{other}.*, which are two names of one tensor"):
+        Mamba.from_pretrained(folder)
 
 
 # ---- what is refused
@@ -184,9 +204,17 @@ def test_what_mamba_does_not_do_is_refused_in_the_original_files_too(copy, chang
         ({"hidden_act": "gelu"}, "asks for hidden_act='gelu', but Mamba computes with 'silu' or 'swish' only"),
         ({"quantization_config": {"bits": 4}}, "asks for quantization_config="),
         ({"hidden_size": None, "vocab_size": None}, "needs vocab_size, hidden_size, but has only"),
-        ({"state_size": 0}, "d_state to be an integer above 0, but got 0"),
+        ({"state_size": 0}, "d_state needs an integer of at least 1, but got 0"),
         ({"state_size": 5}, r"do not fit its config.json. .*needs shape"),
         ({"num_hidden_layers": 1}, r"do not fit its config.json. .*unexpected \['backbone.layers.1"),
+        ({"model_type": ["mamba"]}, r"of model_type \['mamba'\], but Mamba reads only mamba"),
+        ({"model_type": {}}, r"of model_type \{\}, but Mamba reads only mamba"),
+        (
+            {"intermediate_size": 99},
+            "asks for intermediate_size=99, but Mamba computes with expand times hidden_size, 24",
+        ),
+        ({"expand": 3}, "asks for intermediate_size=24, but Mamba computes with expand times hidden_size, 36"),
+        ({"hidden_size": "12"}, "hidden_size needs an integer of at least 1, but got '12'"),
     ],
 )
 def test_what_mamba_does_not_do_is_refused_with_the_field(copy, changes, message):
@@ -223,6 +251,17 @@ def test_a_loaded_model_is_saved_under_the_names_it_came_with(name, tmp_path):
     theirs, ours = (json.loads((folder / "config.json").read_text()) for folder in (GOLDEN / name, tmp_path))
     for field in (theirs.keys() & ours.keys()) - {"bos_token_id", "eos_token_id", "dtype"}:
         assert ours[field] == theirs[field], field
+
+
+def test_half_the_space_is_enough_for_a_mamba(tmp_path):
+    model = Mamba(MambaConfig.tiny(), tt.Generator(0))
+    for dtype in ("float32", "bfloat16"):
+        model.save_pretrained(tmp_path / dtype, dtype)
+    whole, half = ((tmp_path / dtype / "model.safetensors").stat().st_size for dtype in ("float32", "bfloat16"))
+    assert abs(whole - half - 2 * model.num_parameters()) <= 16  # but for the numbers in its header
+    again = Mamba.from_pretrained(tmp_path / "bfloat16").state_dict()
+    for name, tensor in model.state_dict().items():
+        assert_close(again[name], tt.round_to(tensor.numpy(), "bfloat16"), 0, 0, what=name)
 
 
 def test_fields_can_be_changed_while_loading():

@@ -69,6 +69,20 @@ def test_our_folders_load_there(both, seed):
 
 
 @every_shape
+def test_our_folders_of_half_the_size_load_there(hub, seed, tmp_path):
+    ours = Mamba(drawn(seed))
+    randomised(ours.named_parameters())
+    ours.save_pretrained(tmp_path, dtype="bfloat16")
+    theirs, report = hub.MambaForCausalLM.from_pretrained(tmp_path, output_loading_info=True, use_mambapy=False)
+    assert not any(report.values())
+    state = theirs.state_dict()
+    assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
+    for name, tensor in Mamba.from_pretrained(tmp_path).state_dict().items():
+        assert_close(tensor, state[name].float().numpy(), 0, 0, what=name)
+        assert_close(tensor, tt.round_to(ours.state_dict()[name].numpy(), "bfloat16"), 0, 0, what=name)
+
+
+@every_shape
 def test_their_folders_load_here(both, seed, tmp_path):
     _, theirs = both(seed)
     theirs.save_pretrained(tmp_path / "theirs")

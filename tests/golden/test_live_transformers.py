@@ -155,6 +155,18 @@ def test_our_folders_load_there(hub, kind, shape, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "shape"), OURS.values(), ids=OURS)
+def test_our_folders_of_half_the_size_load_there(hub, kind, shape, tmp_path):
+    tt.GPT(tt.GPTConfig(50, 20, 24, 2, 4, initializer_range=0.15, **shape), tt.Generator(0)).save_pretrained(
+        tmp_path, dtype="bfloat16"
+    )
+    theirs, report = getattr(hub, kind).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())
+    assert {parameter.dtype for parameter in theirs.parameters()} == {torch.bfloat16}
+    wide = getattr(hub, kind).from_pretrained(tmp_path, attn_implementation="eager", dtype=torch.float32)
+    assert_close(tt.GPT.from_pretrained(tmp_path)(tt.tensor(IDS)), logits_of(wide.eval()), 0, 1e-5)
+
+
+@pytest.mark.parametrize(("kind", "shape"), OURS.values(), ids=OURS)
 @pytest.mark.parametrize(("penalty", "padded"), [(1.0, 0), (1.6, 0), (1.0, 5)])
 def test_they_write_the_same(hub, kind, shape, penalty, padded, tmp_path):
     """From prompts of equal and of unequal length. (With both, they would penalise the padding, too.)"""

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 
 import tinytorch as tt
@@ -33,8 +34,8 @@ class Scripted:
 
     config = tt.GPTConfig(TOKENIZER.vocab_size, 64)
 
-    def __init__(self, *texts, end=True):
-        self.rows, self.steps = [TOKENIZER.encode(text, add_end=end) for text in texts], 0
+    def __init__(self, *texts, end=True, tokenizer=TOKENIZER):
+        self.rows, self.steps = [tokenizer.encode(text, add_end=end) for text in texts], 0
 
     def parameters(self):
         return [tt.zeros(1)]
@@ -59,6 +60,45 @@ def test_groups_by_length_change_no_text_and_no_order(writer, batch_size):
     prompts = random.Random(0).choices(PROMPTS, k=7)
     expected = writer.generate(prompts, 8, repetition_penalty=1.4, **GREEDY)
     assert writer.generate_dynamic(prompts, batch_size, 8, repetition_penalty=1.4, **GREEDY) == expected
+
+
+class Listening(Scripted):
+    """It says nothing, and remembers how many places of each batch held tokens, and how many padding."""
+
+    def __init__(self):
+        super().__init__("")
+        self.batches = []
+
+    def stream(self, ids, max_new_tokens, stop_tokens, key_padding_mask=None):
+        padded = 0 if key_padding_mask is None else key_padding_mask.sum().item()
+        self.batches.append((ids.numel() - padded, padded))
+        self.rows = [stop_tokens] * len(ids)
+        return super().stream(ids, max_new_tokens, stop_tokens)
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(1, [(1, 0), (2, 0), (8, 0), (9, 0)]), (2, [(3, 1), (17, 1)])])
+def test_prompts_alike_in_length_go_together_with_the_least_padding(batch_size, expected):
+    model, prompts = Listening(), ["the quick", "a", "lazy dog", "ox"]
+    assert TextGenerator(model, TOKENIZER).generate_dynamic(prompts, batch_size) == prompts
+    assert model.batches == expected
+    assert TextGenerator(model, TOKENIZER).generate(prompts) == prompts
+    assert model.batches[-1] == (20, 16)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter, dict.fromkeys, np.array], ids=lambda kind: kind.__name__)
+def test_prompts_may_come_in_anything_that_can_be_gone_through(writer, kind):
+    expected = writer.generate(PROMPTS, 4, **GREEDY)
+    assert writer.generate(kind(PROMPTS), 4, **GREEDY) == expected
+    assert writer.generate_dynamic(kind(PROMPTS), 2, 4, **GREEDY) == expected
+
+
+def test_two_streams_take_turns_on_one_model():
+    writer = TextGenerator(gpt(), TOKENIZER)
+    alone = [writer.generate(prompt, 9, **GREEDY) for prompt in ("fox", "lazy")]
+    one, other = (writer.stream(prompt, 9, **GREEDY) for prompt in ("fox", "lazy"))
+    pieces = list(zip(one, other))
+    assert ["fox" + "".join(p for p, _ in pieces), "lazy" + "".join(p for _, p in pieces)] == alone
+    assert writer.model.training
 
 
 def test_sampling_settings_reach_the_model(writer):
@@ -124,12 +164,36 @@ def test_a_character_of_several_tokens_comes_whole():
     assert "é" + "".join(writer.stream("é", 20, **GREEDY)) == writer.generate("é", 20, **GREEDY)
 
 
+BYTES = tt.BPETokenizer.train("ab " * 9, 258 + 1)
+HALF = "\U0001f642".encode()[:2]
+
+
+@pytest.mark.parametrize("stop", ["\ufffd", "b", ["!", "\ufffd"], "\ufffdb"], ids=ascii)
+@pytest.mark.parametrize(
+    "written",
+    ["é".encode(), "éb🙂!".encode(), b"x" + HALF, b"x" + HALF + b"b", b"\xff\xffb", "a\ufffdb".encode(), b"b" + HALF],
+    ids=ascii,
+)
+@pytest.mark.parametrize("end", [True, False], ids=["end", "limit"])
+def test_a_text_and_its_stream_stop_at_the_same_place_in_half_characters(written, stop, end):
+    model = Scripted(tokenizer=BYTES)
+    model.rows = [[2 + byte for byte in written] + [BYTES.end_id] * end]
+    writer, whole = TextGenerator(model, BYTES), written.decode(errors="replace")
+    stops = [stop] if isinstance(stop, str) else stop
+    expected = whole[: min((whole.index(s) for s in stops if s in whole), default=len(whole))]
+    assert writer.generate("a", stop=stop) == "a" + expected
+    tokens = writer.statistics.tokens
+    assert "".join(writer.stream("a", stop=stop)) == expected
+    assert writer.statistics.tokens == tokens
+
+
 # ---- what is counted
 
 
 def test_statistics_of_a_batch():
     writer = TextGenerator(Scripted("fox", "over", ""), TOKENIZER)
-    assert writer.statistics.prompts == writer.statistics.tokens == writer.statistics.tokens_per_second == 0
+    assert writer.statistics == tt.GenerationStatistics()
+    assert writer.statistics.tokens_per_second == 0
     writer.generate(["a", "b", "c"])
     found = writer.statistics
     assert (found.prompts, found.batches, found.tokens) == (3, 1, len("fox") + len("over") + 3)
@@ -154,7 +218,7 @@ def test_nothing_written_has_no_first_token(writer):
 
 
 def test_the_mode_of_the_model_is_as_it_was(writer):
-    next(writer.stream("fox", 6))
+    next(writer.stream("fox", 6, **GREEDY))
     writer.generate(PROMPTS, 2, stop="e")
     assert {module.training for module in writer.model.modules()} == {True}
 
@@ -188,7 +252,7 @@ def test_a_mamba_reads_a_prompt_of_any_length():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"batch_size": 0}, ValueError, "batch_size of at least 1, but got 0"),
+        ({"batch_size": 0}, ValueError, "batch_size needs an integer of at least 1, but got 0"),
         ({"prompts": "fox"}, TypeError, r"a list of prompts, but got one text. Use generate, or \[text\]"),
         ({"stop": ["e", ""]}, ValueError, "stop needs texts of at least one character"),
         ({"temperature": -1}, ValueError, "temperature needs a number of at least 0, but got -1"),
@@ -199,3 +263,34 @@ def test_a_mamba_reads_a_prompt_of_any_length():
 def test_settings_that_cannot_be_are_refused(settings, error, message):
     with pytest.raises(error, match=message):
         TextGenerator(gpt(), TOKENIZER).generate_dynamic(**{"prompts": PROMPTS, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_new_tokens": -1}, "max_new_tokens needs an integer of at least 0, but got -1"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens needs an integer of at least 0, but got 2.5"),
+        ({"max_new_tokens": None}, "max_new_tokens needs an integer of at least 0, but got None"),
+        ({"stop": None}, r"stop needs a text or a list of texts, \(\) for none, but got None"),
+        ({"stop": 5}, "stop needs a text or a list of texts.* but got 5"),
+        ({"stop": ["e", 5]}, r"stop needs a text or a list of texts.* but got \['e', 5\]"),
+        ({"temperature": None}, "temperature needs a number of at least 0, but got None"),
+        ({"repetition_penalty": "x"}, "repetition_penalty needs a number above 0 .* but got 'x'"),
+    ],
+    ids=str,
+)
+def test_every_method_refuses_settings_that_cannot_be_by_their_names(settings, message):
+    writer = TextGenerator(gpt(), TOKENIZER)
+    for start in (writer.generate, writer.stream, lambda prompt, **given: writer.generate_dynamic([prompt], **given)):
+        with pytest.raises(ValueError, match=message):
+            start("fox", **settings)
+
+
+@pytest.mark.parametrize("prompts", [None, 5, [5], ["fox", None], b"fox", [["fox"]]], ids=str)
+def test_prompts_that_are_no_texts_are_refused(prompts):
+    writer = TextGenerator(gpt(), TOKENIZER)
+    for method in (writer.generate, writer.generate_dynamic, writer.stream):
+        with pytest.raises(
+            TypeError, match=r"Generation needs (a text or a list of texts as prompts, but got|prompts th)"
+        ):
+            method(prompts)

@@ -41,7 +41,7 @@ class Generation:
 
         ids (B, T). temperature 0 is greedy; top_k and top_p limit the choice, see `sample`. A sequence stops after
         yielding one of `stop_tokens`, and repeats it while others go on. Dropout is off while the model computes;
-        between two tokens the model is in the mode that it was in.
+        between two tokens each module is in the mode that it was in.
         repetition_penalty: above 1, tokens that are there already become less likely, see `penalised`.
         key_padding_mask (B, T): prompts of unequal length are padded on the left; true at the padding.
         Raises ValueError where T + max_new_tokens exceeds n_positions, for a setting out of range or of another kind,
@@ -57,10 +57,10 @@ class Generation:
 
     def _stream(self, ids, padding, max_new_tokens, use_cache, stop_tokens, repetition_penalty, settings):
         cache = self.new_cache() if use_cache else None
-        stopped, last, seen = np.zeros(len(ids), bool), None, None
+        inside, stopped, last, seen = list(self.modules()), np.zeros(len(ids), bool), None, None
         for _ in range(max_new_tokens):
             masks = {} if padding is None else {"key_padding_mask": padding}
-            with evaluating(self), no_grad():  # not around the yield: what happens there is the caller's
+            with evaluating(self, inside), no_grad():  # not around the yield: what happens there is the caller's
                 logits = devices.to_numpy(self(ids, cache=cache, **masks)[:, -1].data)
             if repetition_penalty != 1:
                 seen = _tokens_in(ids, padding, self.config.vocab_size) if seen is None else seen

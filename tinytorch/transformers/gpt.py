@@ -69,6 +69,9 @@ class GPTConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"GPTConfig needs dropout of at least 0 and below 1, but got {self.dropout}.")
+        for name in ("layer_norm_epsilon", "initializer_range"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"GPTConfig needs {name} of at least 0 and finite, but got {getattr(self, name)}.")
         if self.positions == "rotary" and (self.head_dim or self.n_embd // self.n_head) % 2:
             raise ValueError(
                 f"Rotary positions need heads of even width, but n_embd={self.n_embd}, n_head={self.n_head} and "

@@ -47,16 +47,16 @@ class Pretrained:
             raise ValueError(f"The weights in {folder} do not fit its config.json. {error.args[0]}") from error
         return model.eval()
 
-    def save_pretrained(self, folder, dtype="float32"):
+    def save_pretrained(self, folder, dtype=None):
         """Write config.json and model.safetensors, which from_pretrained and transformers read, into `folder`.
 
         dtype: of the numbers in the file, "float32", or "bfloat16", which takes half the space and rounds to 8 binary
-        digits. The names are those of the first of the `formats` that fits the configuration. Each file is written
-        beside and renamed: an interruption leaves the old files, new weights under a config.json that is the same, or
-        no config.json, and then nothing is read. Raises ValueError for a configuration that none of the formats fits,
-        for another dtype, and for numbers that are too large for it.
+        digits; by default they stay as they are. The names are those of the first of the `formats` that fits the
+        configuration. Each file is written beside and renamed: an interruption leaves the old files, new weights under
+        a config.json that is the same, or no config.json, and then nothing is read. Raises ValueError for a
+        configuration that none of the formats fits, for another dtype, and for numbers that are too large for it.
         """
-        if dtype not in ("float32", "bfloat16"):
+        if dtype not in (None, "float32", "bfloat16"):
             raise ValueError(f"save_pretrained needs dtype 'float32' or 'bfloat16', but got {dtype!r}.")
         _write(folder, self._format_of(self.config), self.config, self.state_dict(), dtype)
 
@@ -173,22 +173,24 @@ def _write(folder, kind, config, state_dict, dtype):
     if config.tie_word_embeddings:
         del state["lm_head.weight"]
     stored = {name: _as_stored(name, array, dtype) for name, array in kind.write_names(state).items()}
-    described = json.dumps({**kind.write_config(config), "dtype": dtype}, indent=2) + "\n"
+    described = {**kind.write_config(config), "dtype": dtype or str(next(iter(stored.values())).dtype)}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _beside(folder) as (weights, description):
         specs = {
             name: safetensors.TensorSpec(
-                dtype=dtype, shape=array.shape, data_ptr=array.ctypes.data, data_len=array.nbytes
+                dtype=dtype or str(array.dtype), shape=array.shape, data_ptr=array.ctypes.data, data_len=array.nbytes
             )
             for name, array in stored.items()
         }
         safetensors.serialize_file(specs, weights, {"format": "pt"})
-        write_synced(description, described.encode())
+        write_synced(description, (json.dumps(described, indent=2) + "\n").encode())
 
 
 def _as_stored(name, array, dtype):
     """The array whose bytes go into the file, little-endian and in order; for bfloat16 of uint16."""
+    if dtype is None:
+        return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     numbers = _as_float32(name, array)
     if dtype == "bfloat16":
         bits = to_bfloat16_bits(numbers)
