@@ -1,14 +1,19 @@
-"""Running the milestones' scripts as a user runs them, and reading what they leave behind."""
+"""Running scripts as a user runs them, alone or on several ranks, and reading what they leave behind."""
 
 import importlib.util
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import tinytorch as tt
+
 MILESTONES = Path(__file__).parents[1] / "milestones"
+LAUNCHER = ("PMI", "PMIX", "OMPI", "MPI", "WORLD_SIZE", "RANK", "LOCAL_RANK")
 
 
 def load_script(script):
@@ -34,6 +39,23 @@ def run(script, out, *arguments, **settings):
         text=True,
         stdin=subprocess.DEVNULL,
         **settings,
+    )
+
+
+def run_ranks(n, script, *arguments, timeout=120, **env):
+    """The finished process of a script on n ranks, of which the first that fails ends all.
+
+    Skips the test where there is no mpiexec. All processes end within `timeout` seconds, or the test fails.
+    """
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    mpiexec = shutil.which("mpiexec", path=places)
+    if mpiexec is None:
+        pytest.skip("there is no mpiexec: install the extra mpi")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER)}
+    clean |= {"PYTHONPATH": str(Path(tt.__file__).parents[1]), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [mpiexec, "-n", n, sys.executable, "-W", "error", "-m", "mpi4py", script, *arguments]
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env={**clean, **env}, timeout=timeout
     )
 
 

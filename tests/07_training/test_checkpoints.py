@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import hashlib
 import json
 import math
 import os
@@ -296,6 +297,53 @@ def test_damaged_ones_do_not_push_whole_ones_out(tmp_path):
     assert_holds(checkpoints.load(), 5)
 
 
+# ---- what only looks like one
+
+
+@pytest.mark.parametrize("step", [2, 99])
+def test_a_file_with_the_name_of_a_checkpoint_is_none_and_stays(step, tmp_path):
+    checkpoints = tt.Checkpoints(tmp_path / "run", keep=1)
+    save_steps(checkpoints, [1])
+    stray = tmp_path / "run" / f"step-{step:08d}"
+    stray.write_text("a letter")
+    assert [path.name for path in checkpoints.list()] == ["step-00000001"]
+    assert_holds(checkpoints.load(), 1)
+    save_steps(checkpoints, [3])
+    if step == 2:
+        checkpoints.set_aside()
+    else:
+        with pytest.raises(OSError, match=r"step 99 could not be saved .*The newest whole one is .*step-00000003"):
+            save_steps(checkpoints, [99])
+        assert_holds(checkpoints.load(), 3)
+    assert stray.read_text() == "a letter"
+    assert not list((tmp_path / "run").glob(".writing-*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[1, 2]", "TypeError"),
+        ("7", "TypeError"),
+        ("{}", "KeyError"),
+        ("{", "JSONDecodeError"),
+        ('{"step": 2, "score": [1], "arrays_sha256": "", "state": {}}', r"its score is \[1\]"),
+        ('{"step": "2", "score": 1, "arrays_sha256": "", "state": {}}', r"its step is '2'"),
+        ('{"step": 2, "score": 1, "arrays_sha256": [], "state": {}}', r"its arrays_sha256 is \[\]"),
+    ],
+)
+def test_a_state_of_another_form_is_no_checkpoint_though_its_checksum_is_right(content, says, tmp_path):
+    checkpoints = tt.Checkpoints(tmp_path)
+    save_steps(checkpoints, [1, 2], scores=[1.0, 0.5])
+    file = tmp_path / "step-00000002" / "state.json"
+    outer = json.loads(file.read_text()) | {"content": content}
+    outer["sha256"] = hashlib.sha256(content.encode()).hexdigest()
+    file.write_text(json.dumps(outer))
+    with pytest.raises(tt.CheckpointError, match=rf"step-00000002 is not a checkpoint of tinytorch: .*{says}"):
+        checkpoints.load(tmp_path / "step-00000002")
+    assert not checkpoints.validate(tmp_path / "step-00000002").is_valid
+    assert checkpoints.latest() == checkpoints.best() == tmp_path / "step-00000001"
+
+
 # ---- leftovers of a killed process
 
 
@@ -343,8 +391,12 @@ def test_a_full_disk_leaves_the_old_checkpoints_and_nothing_else(at_write, tmp_p
     save_steps(checkpoints, [1, 2])
     with monkeypatch.context() as patch:
         fill_the_disk(patch, at_write)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(
+            OSError,
+            match=r"step 3 could not be saved in .*No space left.*The newest whole one is .*step-00000002\.",
+        ) as refused:
             save_steps(checkpoints, [3])
+        assert refused.value.errno == errno.ENOSPC
     assert steps_in(tmp_path) == [1, 2]
     assert_holds(checkpoints.load(), 2)
     save_steps(checkpoints, [3])
@@ -363,6 +415,22 @@ def test_a_full_disk_stops_training_at_a_step_from_which_it_goes_on(tmp_path, mo
     assert successor.fit(4) == trainer_in(tmp_path / "whole").fit(4)
 
 
+@pytest.mark.parametrize("stop", [3, 4])
+def test_a_step_that_the_disk_did_not_take_is_evaluated_once_and_saved_when_it_does(stop, tmp_path, monkeypatch):
+    def build(folder):
+        return trainer_in(tmp_path / folder, eval_loader=[tt.ones(3)], eval_every=1, checkpoint_every=3)
+
+    expected = build("whole").fit(4)
+    trainer = build("full")
+    with monkeypatch.context() as patch:
+        fill_the_disk(patch, at_write=1)
+        with pytest.raises(OSError, match="step 3 could not be saved"):
+            trainer.fit(stop)
+    trainer.fit(stop)
+    assert trainer.checkpoints.list()[0].name == "step-00000003"
+    assert trainer.fit(4) == expected
+
+
 def test_what_json_cannot_hold_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         tt.Checkpoints(tmp_path).save(1, {}, {"path": tmp_path})
@@ -379,7 +447,7 @@ def under_a_file(tmp_path):
 
 
 def test_saving_where_no_folder_can_be_is_an_error(under_a_file):
-    with pytest.raises(OSError, match="run"):
+    with pytest.raises(OSError, match=r"step 1 could not be saved in .*run .*No whole checkpoint is there\."):
         tt.Checkpoints(under_a_file).save(1, {}, {})
     assert tt.Checkpoints(under_a_file).list() == []
     with pytest.raises(tt.CheckpointError, match=r"No checkpoint to load in .*run"):
@@ -388,7 +456,7 @@ def test_saving_where_no_folder_can_be_is_an_error(under_a_file):
 
 def test_training_that_could_not_save_does_not_begin(under_a_file):
     trainer = trainer_in(under_a_file)
-    with pytest.raises(OSError, match="run"):
+    with pytest.raises(OSError, match=r"run cannot be a folder of checkpoints .* Name another\."):
         trainer.fit(3)
     assert trainer.step == 0
 

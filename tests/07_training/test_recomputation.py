@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 import tinytorch as tt
 from tinytorch.autograd import grad_mode
 from tinytorch.device import default_generator
+from tinytorch.tensor import autocast_mode
 from tinytorch.testing import check_grad
 from tinytorch.training.recomputation import Recomputation
 
@@ -55,6 +56,9 @@ def assert_same(got, wanted):
 # ---- the same gradients
 
 DROPOUT = tt.Generator(3)
+
+
+OUTSIDE = tt.Dropout(0.3, generator=DROPOUT)
 
 
 def with_own_generator():
@@ -232,6 +236,34 @@ def test_the_backward_leaves_modes_as_they_were():
         assert not grad_mode.enabled
     assert module[0].linear.weight.grad is not None
     assert not module[1].training
+
+
+@pytest.mark.parametrize(("forward", "backward"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_the_backward_leaves_the_autocast_around_it_as_it_was(forward, backward):
+    with tt.autocast(forward):
+        y = tt.checkpoint(Counting(), tt.tensor(normal(2, 4)))
+    with tt.autocast(backward):
+        around = autocast_mode.dtype
+        y.backward(tt.ones(2, 4))
+        assert autocast_mode.dtype == around
+    assert autocast_mode.dtype is None
+
+
+@pytest.mark.parametrize("place", ["around it", "of the file"])
+def test_a_function_without_a_name_finds_the_generators_of_the_layers_it_calls(place):
+    """They stand outside of it, in a variable of the function around it or of the file."""
+
+    def run(call):
+        DROPOUT.manual_seed(3)
+        module, inside = Counting(), tt.Dropout(0.3, generator=DROPOUT)
+        x = tt.tensor(normal(3, 4), requires_grad=True)
+        function = (lambda x: inside(module(x))) if place == "around it" else (lambda x: OUTSIDE(module(x)))
+        y = call(function, x)
+        DROPOUT.manual_seed(8)  # as whatever comes between the two runs may
+        y.backward(normal(3, 4, seed=1))
+        return [y.data, x.grad.data, *(p.grad.data for p in module.parameters())]
+
+    assert_same(run(tt.checkpoint), run(plain))
 
 
 def test_retain_graph_allows_a_second_backward_and_without_it_is_refused_in_words():

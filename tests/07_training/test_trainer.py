@@ -544,6 +544,64 @@ def test_training_works_in_a_thread_where_signals_cannot_be_held():
     assert trainer.history["step"] == [1, 2, 3]
 
 
+# ---- after an error
+
+
+def evaluation_fails_once():
+    """The loss of `square`, whose third evaluation raises an error."""
+    evaluations = []
+
+    def loss_fn(model, target):
+        if not model.training:
+            evaluations.append(target)
+            if len(evaluations) == 3:
+                raise OSError("the validation set is gone")
+        return square(model, target)
+
+    return loss_fn
+
+
+@pytest.mark.parametrize("again", ["the same trainer", "another that resumes"])
+@pytest.mark.parametrize("steps", [3, 5], ids=["at the end", "before it"])
+def test_a_step_whose_evaluation_fails_is_saved_and_evaluated_first(again, steps, tmp_path):
+    def build(folder, **settings):
+        return trainer_of(
+            [3.0], eval_loader=[1.0], eval_every=1, checkpoints=tt.Checkpoints(tmp_path / folder), **settings
+        )
+
+    expected = build("whole").fit(steps)
+    trainer = build("a", loss_fn=evaluation_fails_once())
+    with pytest.raises(OSError, match="the validation set is gone"):
+        trainer.fit(steps)
+    assert [folder.name for folder in trainer.checkpoints.list()] == ["step-00000003"]
+    if again != "the same trainer":
+        trainer = build("a")
+        assert trainer.resume() == 3
+    assert trainer.fit(steps) == expected
+    assert trainer.checkpoints.best() == trainer.checkpoints.list()[-1]  # the last is lower than all before
+
+
+def test_a_trainer_that_was_left_in_a_step_asks_for_a_checkpoint(tmp_path):
+    """Half of the step's batches are used up: what followed would be another training."""
+    trainer = trainer_of(
+        [1.0, 2.0, 3.0],
+        loss_fn=spoil_at(6),
+        accumulate=2,
+        checkpoints=tt.Checkpoints(tmp_path / "run"),
+        checkpoint_every=1,
+    )
+    with pytest.raises(FloatingPointError, match="step 3"):
+        trainer.fit(5)
+    with pytest.raises(
+        RuntimeError,
+        match=r"in the middle of step 3 \(FloatingPointError\)\. Saved in .*step-00000002: call resume\(\).* new",
+    ):
+        trainer.fit(5)
+    trainer.loss_fn = square
+    assert trainer.resume() == 2
+    assert trainer.fit(5) == trainer_of([1.0, 2.0, 3.0], accumulate=2).fit(5)
+
+
 # ---- what is seen
 
 

@@ -103,6 +103,23 @@ def test_leaving_early_ends_the_thread():
     assert prefetching() == []
 
 
+def test_what_was_still_wanted_of_a_pass_that_was_left_is_not_made():
+    left = threading.Event()
+
+    class Waiting(Watched):
+        def __getitem__(self, index):
+            assert index == 0 or left.wait(timeout=60)
+            return super().__getitem__(index)
+
+    data = Waiting(100)
+    batches = iter(tt.DataLoader(data, prefetch=50))
+    next(batches)
+    batches.close()
+    left.set()
+    assert prefetching() == []
+    assert data.asked in ([0], [0, 1])
+
+
 def test_an_error_in_the_loop_ends_the_thread():
     with pytest.raises(ZeroDivisionError):
         for _ in tt.DataLoader(Watched(100), prefetch=2):

@@ -1,7 +1,6 @@
 """Module 19: processes that are connected, alone and with two real ones under mpiexec."""
 
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,14 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from running import run_ranks
 
 import tinytorch as tt
 from tinytorch.distributed import all_reduce_gradients, connect
-
-LAUNCHER = ("PMI", "PMIX", "OMPI", "MPI", "WORLD_SIZE", "RANK", "LOCAL_RANK")
-MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-needs_mpi = pytest.mark.skipif(MPIEXEC is None, reason="there is no mpiexec: install the extra mpi")
-
 
 # ---- alone
 
@@ -126,13 +121,9 @@ def launch(tmp_path, program, n=2, **env):
     """Run a program on n ranks. Returns what came of it; all processes end within the time, or the test fails."""
     path = tmp_path / "program.py"
     path.write_text(textwrap.dedent(program), encoding="utf-8")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER)}
-    clean |= {"PYTHONPATH": str(Path(tt.__file__).parents[1]), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [MPIEXEC, "-n", str(n), sys.executable, "-W", "error", "-m", "mpi4py", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, env={**clean, **env}, timeout=60)
+    return run_ranks(n, path, timeout=60, **env)
 
 
-@needs_mpi
 def test_two_ranks_add_up_broadcast_gather_and_wait(tmp_path):
     finished = launch(
         tmp_path,
@@ -237,7 +228,6 @@ GRADIENTS = """
     """
 
 
-@needs_mpi
 @pytest.mark.parametrize("n", [1, 2])
 def test_gradients_of_two_ranks_are_those_of_one_with_the_joint_batch(tmp_path, n):
     """Batches of unequal sizes, a part of the model that only one rank used, and one that none did."""
@@ -246,7 +236,6 @@ def test_gradients_of_two_ranks_are_those_of_one_with_the_joint_batch(tmp_path, 
     assert finished.stdout == f"{n} ranks agree\n"
 
 
-@needs_mpi
 def test_a_rank_that_raises_ends_all(tmp_path):
     finished = launch(
         tmp_path,

@@ -48,16 +48,28 @@ def build(tmp_path):
     """A function that makes a trainer in a folder of its own, `build("name", **fields of TrainingConfig)`."""
 
     def build(
-        name="a", *, loss_fn=None, resume=None, evaluate=True, dropout=0.0, shuffle=True, loader=None, **settings
+        name="a",
+        *,
+        loss_fn=None,
+        resume=None,
+        evaluate=True,
+        dropout=0.0,
+        shuffle=True,
+        loader=None,
+        held_out=None,
+        model=None,
+        dtype=np.float32,
+        **settings,
     ):
-        model_config = dataclasses.replace(MODEL, dropout=dropout)
+        model_config = dataclasses.replace(MODEL, dropout=dropout, **(model or {}))
         config = make_config(tmp_path / name, model=model_config, **settings)
         data = Sequences()
         loader = loader or tt.DataLoader(
             data, batch_size=4, shuffle=shuffle, generator=tt.Generator(5) if shuffle else None
         )
-        held_out = tt.DataLoader(data, batch_size=4) if evaluate else None
-        model = tt.GPT(model_config, generator=tt.Generator(0))
+        if held_out is None and evaluate:
+            held_out = tt.DataLoader(data, batch_size=4)
+        model = tt.GPT(model_config, generator=tt.Generator(0)).to(dtype)
         more = {} if loss_fn is None else {"loss_fn": loss_fn}
         return DistributedTrainer(model, config, loader, held_out, resume, **more)
 

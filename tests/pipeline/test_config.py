@@ -161,6 +161,23 @@ def test_a_bad_value_of_the_whole_is_refused_by_field_and_value(name, value):
     assert repr(value) in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("learning_rate", 10**400), ("max_grad_norm", 10**5000), ("weight_decay", 10**309), ("num_epochs", 2**63)],
+    ids=["a-float", "which-no-text-shows", "just-above-a-float", "an-integer"],
+)
+def test_an_integer_that_no_number_of_a_machine_holds_is_refused_by_its_field(name, value):
+    with pytest.raises(ValueError, match=rf"{name} to be at most .* but got an integer of {value.bit_length()} bits"):
+        TrainingConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["layer_norm_epsilon", "initializer_range"])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+def test_a_gpt_that_could_only_compute_nan_is_refused(name, value):
+    with pytest.raises(ValueError, match=rf"GPTConfig needs {name} of at least 0 and finite, but got {value}"):
+        dataclasses.replace(GPT, **{name: value})
+
+
 def test_splits_that_do_not_sum_to_1_are_refused():
     with pytest.raises(ValueError, match=r"train_split and val_split that sum to 1, but got 0\.8 and 0\.1"):
         DataConfig(train_split=0.8)
@@ -252,6 +269,28 @@ def test_a_file_that_is_wrong_is_refused_with_its_path(text, says, tmp_path):
     with pytest.raises(ValueError, match=says) as refused:
         Config.load(tmp_path / "c.toml")
     assert "c.toml" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"model": {"kind": ["gpt"]}}', r"model.kind to be one of gpt, mamba, but got \['gpt'\]"),
+        ('{"model": {"kind": {}}}', r"model.kind to be one of gpt, mamba, but got \{\}"),
+        ('{"seed": 1, "seed": 2}', r"not readable as JSON: 'seed' comes twice"),
+        ('{"model": {"kind": "gpt", "vocab_size": 9, "kind": "mamba"}}', r"'kind' comes twice"),
+        ('{"model": ' * 100_000 + "1" + "}" * 100_000, r"tables are too deep in each other"),
+        (
+            '{"model": {"kind": "mamba"}, "training": {"learning_rate": 1' + "0" * 400 + "}}",
+            r"learning_rate to be at most 1\.8e\+308, but got an integer of 1329 bits",
+        ),
+    ],
+    ids=["list", "table", "twice", "twice-within", "deep", "long"],
+)
+def test_json_that_is_wrong_is_refused_with_its_path(text, says, tmp_path):
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(ValueError, match=says) as refused:
+        Config.load(tmp_path / "c.json")
+    assert "c.json" in str(refused.value)
 
 
 @pytest.mark.parametrize(("name", "text"), [("c.json", "{"), ("c.json", "[]"), ("c.yaml", "a: [")])

@@ -123,11 +123,8 @@ def test_batches_prepared_ahead_are_the_same():
 
 
 def test_the_padding_is_the_models():
-    @dataclasses.dataclass(frozen=True)
-    class WithPadding(tt.GPTConfig):
-        pad_token_id: int = 5
-
-    loader, _ = loaders([[1, 2], [1, 2, 3]], model=WithPadding(**dataclasses.asdict(MODEL)), shuffle_data=False)
+    model = tt.MambaConfig.tiny(vocab_size=60, pad_token_id=5)
+    loader, _ = loaders([[1, 2], [1, 2, 3]], model=model, shuffle_data=False)
     assert one_pass(loader)[0]["input_ids"].tolist() == [[1, 2, 5], [1, 2, 3]]
 
 

@@ -292,7 +292,75 @@ def test_one_row_that_does_not_fit_ends_training(build):
     with pytest.raises(MemoryError, match=r"1 of 4 rows did not fit into memory at step 1"):
         trainer.train()
     assert same(before, weights_of(trainer))
-    assert [action for _, _, action in kinds(trainer)] == ["halve_batch"] * 3
+    assert [action for _, _, action in kinds(trainer)] == ["halve_batch", "halve_batch", "raise"]
+
+
+class SmallEvaluation:
+    """language_model_loss, but at most `rows` rows at a time fit where the model is evaluated."""
+
+    def __init__(self, rows):
+        self.rows, self.given = rows, []
+
+    def __call__(self, model, batch):
+        if not model.training:
+            self.given.append(len(batch["input_ids"]))
+            if self.given[-1] > self.rows:
+                raise MemoryError("too many rows")
+        return language_model_loss(model, batch)
+
+
+def test_an_evaluation_that_does_not_fit_is_computed_in_pieces_to_the_same_result(build):
+    plain, loss_fn = build("plain"), SmallEvaluation(1)
+    trainer = build("small", loss_fn=loss_fn)
+    expected, found = plain.train()["training_history"], trainer.train()["training_history"]
+    assert_allclose([e["val"]["loss"] for e in found], [e["val"]["loss"] for e in expected], rtol=1e-4)
+    assert kinds(trainer) == [(3, "out_of_memory", "halve_batch")] * 2
+    assert "4 of 4 rows did not fit into memory in the evaluation after step 3" in str(trainer.history["failures"])
+    assert max(loss_fn.given[3:]) == 1
+
+
+@pytest.mark.parametrize("again", ["the same trainer", "another that resumes"])
+@pytest.mark.parametrize("eval_steps", [2, 1000], ids=["within an epoch", "at its end"])
+def test_a_step_whose_evaluation_fails_is_not_lost(again, eval_steps, build):
+    """It is evaluated before the next one, and all is as if nothing had been."""
+    settings = {"eval_steps": eval_steps, "dropout": 0.2, "failures": FailureConfig(out_of_memory="raise")}
+    whole = build("whole", **settings)
+    whole.train()
+    small = SmallEvaluation(0)
+    trainer = build("a", loss_fn=small, **settings)
+    step = min(eval_steps, STEPS)
+    with pytest.raises(MemoryError, match=rf"4 of 4 rows did not fit into memory in the evaluation after step {step}"):
+        trainer.train()
+    assert [folder.name for folder in trainer.checkpoints.list()] == [f"step-{step:08d}"]
+    if again == "the same trainer":
+        small.rows = 4
+    else:
+        tt.manual_seed(9)
+        trainer = build("a", resume="latest", **settings)
+        assert trainer.step == step
+    result = trainer.train()
+    assert [e["val"] for e in result["training_history"]] == [e["val"] for e in whole.history["epochs"]]
+    assert {name: values for name, values in trainer.history.items() if name != "epochs"} == {
+        name: values for name, values in whole.history.items() if name != "epochs"
+    }
+    assert same(weights_of(trainer), weights_of(whole))
+
+
+def test_an_optimizer_without_memory_says_where_to_go_on(build, monkeypatch):
+    trainer = build(save_steps=1)
+    trainer.fit(1)
+
+    def step():
+        raise MemoryError("Unable to allocate 3 GiB")
+
+    monkeypatch.setattr(trainer.optimizer, "step", step)
+    with pytest.raises(
+        MemoryError, match=r"no memory for step 2 \(Unable to allocate 3 GiB\).* in part\. Saved in .*step-00000001"
+    ):
+        trainer.train()
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match=r"in the middle of step 2 \(MemoryError\)"):
+        trainer.train()
 
 
 @pytest.mark.parametrize("action", ["raise", "skip"])
@@ -312,6 +380,45 @@ def test_the_size_that_fits_is_remembered_by_checkpoints(build):
     trainer.fit(5)
     assert max(loss_fn.given) == 2
     assert len(trainer.history["failures"]) == 1
+
+
+def test_a_trainer_that_an_error_left_in_a_step_goes_on_only_from_a_checkpoint(build):
+    """The batches of that step are used up and its random numbers drawn: training on would not be what it says."""
+    calls = []
+
+    def loss_fn(model, batch):
+        calls.append(model.training)
+        if sum(calls) == 9 and model.training:  # in step 5
+            raise RuntimeError("the cable was pulled")
+        return language_model_loss(model, batch)
+
+    whole = build("whole", dropout=0.2, save_steps=4)
+    whole.train()
+    trainer = build("a", loss_fn=loss_fn, dropout=0.2, save_steps=4)
+    with pytest.raises(RuntimeError, match="the cable"):
+        trainer.train()
+    with pytest.raises(
+        RuntimeError,
+        match=r"in the middle of step 5 \(RuntimeError\)\. Saved in .*step-00000004: call resume\(\) before",
+    ):
+        trainer.train()
+    assert trainer.resume() == 4
+    trainer.train()
+    assert trainer.history["loss"] == whole.history["loss"]
+    assert same(weights_of(trainer), weights_of(whole))
+
+
+def test_what_was_overcome_does_not_ask_for_a_resume(build, caplog):
+    trainer = build(loss_fn=Loss({9: math.nan}), save_steps=1)
+    trainer.train()
+    assert kinds(trainer) == [(5, "not_finite", "skip")]
+    assert "resume" not in caplog.text + str(trainer.history["failures"])
+    trainer = build("b", loss_fn=Loss({9: math.nan}), save_steps=1, failures=FailureConfig(not_finite="raise"))
+    with pytest.raises(FloatingPointError, match=r"became nan at step 5\..* Saved in .*step-00000004: call resume\(\)"):
+        trainer.train()
+    trainer = build("c", loss_fn=Loss(dict.fromkeys(range(9, 40), math.nan)), save_steps=1, num_epochs=9)
+    with pytest.raises(TrainingFailed, match=r"once too often .* Saved in .*: call resume\(\)"):
+        trainer.train()
 
 
 def test_an_error_in_the_middle_of_a_step_leaves_nothing_of_it(build):

@@ -104,6 +104,14 @@ def test_a_batch_of_other_parts_is_refused_by_name(change, says, model, ids):
         language_model_loss(model, batch)
 
 
+def test_lists_are_refused_with_what_makes_arrays_of_them(model, ids):
+    for use in (count_tokens, lambda batch: split_rows(batch, 1), lambda batch: language_model_loss(model, batch)):
+        with pytest.raises(ValueError, match=r"input_ids to be an array or a tensor .* but got a list.*np\.array"):
+            use({"input_ids": ids.tolist()})
+    with pytest.raises(ValueError, match=r"attention_mask to be an array .* but got a list"):
+        count_tokens({"input_ids": ids, "attention_mask": np.ones_like(ids).tolist()})
+
+
 @pytest.mark.parametrize("batch", [(1, 2), np.zeros((3, 9))], ids=["tuple", "array"])
 def test_what_is_no_dict_is_refused(batch, model):
     with pytest.raises(ValueError, match=r"needs to be a dict with 'input_ids' \(B, T\), but is a (tuple|ndarray)"):

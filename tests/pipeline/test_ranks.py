@@ -3,12 +3,10 @@
 Run as a program (TASK FOLDER), under mpiexec or alone, this file is what its tests start.
 """
 
+import dataclasses
 import json
 import math
-import os
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -28,8 +26,6 @@ from tinytorch.pipeline import (
     language_model_loss,
 )
 
-LAUNCHER = ("PMI", "PMIX", "OMPI", "MPI", "WORLD_SIZE", "RANK", "LOCAL_RANK")
-MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 ROWS, TIME = 24, 6
 
 
@@ -78,6 +74,52 @@ def described(trainer):
 def train(folder, ranks):
     trainer = build(folder, ranks)
     trainer.train()
+    epochs = [e["train"] for e in trainer.history["epochs"]]
+    return described(trainer) | {"tokens": [round(e["tokens_per_second"] * e["epoch_time"], 6) for e in epochs]}
+
+
+def disagree(folder, ranks):
+    """What one rank sets otherwise ends all of them, in the same words, before any waits for another."""
+    trainer = build(folder, ranks)
+    config, loader = trainer.config, trainer.train_loader
+    longer = dataclasses.replace(config, training=dataclasses.replace(config.training, num_epochs=4))
+    short = [next(iter(loader))]
+    others = {
+        "config": ((longer, loader, loader), {}),
+        "batches": ((config, short, loader), {}),
+        "validation": ((config, loader), {}),
+        "resume": ((config, loader, loader, "latest"), {}),
+    }
+    found = {}
+    for name, (settings, more) in others.items():
+        settings = settings if ranks.rank == 1 else (config, loader, loader)
+        with pytest.raises(ValueError) as refused:
+            DistributedTrainer(trainer.model, *settings, ranks=ranks, **more)
+        found[name] = str(refused.value)
+    with pytest.raises(ValueError, match="at least one batch, or None, but its length is 0"):
+        DistributedTrainer(trainer.model, config, loader, [], ranks=ranks)
+    DistributedTrainer(trainer.model, config, loader, loader if ranks.rank else [], ranks=ranks)  # which is enough
+    return found
+
+
+def evaluate_short_of_memory(folder, ranks):
+    """Rank 1 cannot evaluate: both say so, and the step is saved before they end."""
+
+    def loss_fn(model, batch):
+        if not model.training and ranks.rank == 1:
+            raise MemoryError("too many rows")
+        return language_model_loss(model, batch)
+
+    trainer = build(folder, ranks, loss_fn=loss_fn, out_of_memory="raise")
+    error = MemoryError if ranks.rank == 1 else TrainingFailed
+    with pytest.raises(error, match=r"2 of 2 rows did not fit into memory in the evaluation after step 3"):
+        trainer.train()
+    whole = build(Path(folder) / "whole", ranks)
+    whole.train()
+    trainer = build(folder, ranks, resume="latest", out_of_memory="raise")
+    assert trainer.step == 3
+    trainer.train()
+    assert described(trainer) == described(whole)
     return described(trainer)
 
 
@@ -144,7 +186,8 @@ def run_short_of_memory(folder, ranks):
     return described(trainer) | {"failures": [len(trainer.history["failures"])]}
 
 
-TASKS = {task.__name__: task for task in (train, stop_and_resume, fail_on_one, run_short_of_memory)}
+TASKS = (train, disagree, evaluate_short_of_memory, stop_and_resume, fail_on_one, run_short_of_memory)
+TASKS = {task.__name__: task for task in TASKS}
 
 
 # ---- the tests
@@ -152,16 +195,12 @@ TASKS = {task.__name__: task for task in (train, stop_and_resume, fail_on_one, r
 
 def launch(task, folder, n=2):
     """The results of a task on each of n ranks."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER)}
-    clean |= {"PYTHONPATH": str(Path(tt.__file__).parents[1]), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [MPIEXEC, "-n", str(n), sys.executable, "-W", "error", "-m", "mpi4py", __file__, task, str(folder)]
-    finished = subprocess.run(command, capture_output=True, text=True, env=clean, timeout=120)
+    from running import run_ranks  # not above: as a program, this file does not find it
+
+    finished = run_ranks(n, __file__, task, folder)
     assert finished.returncode == 0, finished.stderr
     assert "training" not in finished.stderr  # no bar without a terminal
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(n)]
-
-
-pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="there is no mpiexec: install the extra mpi")
 
 
 def assert_same_training(found, expected, tolerance):
@@ -180,6 +219,27 @@ def test_two_ranks_train_as_one_with_the_joint_batches(tmp_path):
     assert_allclose(first["history"]["loss"][0], expected["history"]["loss"][0], rtol=1e-6)
     assert_allclose(first["history"]["grad_norm"][0], expected["history"]["grad_norm"][0], rtol=1e-6)
     assert tt.Checkpoints.validate(tmp_path / "two" / "run" / "final_checkpoint") == (True, [], 9, 3)
+
+
+def test_the_tokens_of_an_epoch_are_those_of_all_ranks(tmp_path):
+    real = sum(int(row["attention_mask"].sum()) for row in rows())
+    for found in launch("train", tmp_path):
+        assert found["tokens"] == [real] * 3
+
+
+def test_ranks_that_do_not_train_alike_are_refused_on_all_of_them(tmp_path):
+    first, second = launch("disagree", tmp_path)
+    assert first == second
+    says = "All ranks need to train alike, but on rank 1 "
+    assert first["config"].startswith(f"{says}training.num_epochs is 4, and on rank 0 it is 3. Build configuration")
+    assert first["batches"].startswith(f"{says}number of batches in a pass is 1, and on rank 0 it is 6.")
+    assert first["validation"].startswith(f"{says}with a val_dataloader is False, and on rank 0 it is True.")
+    assert first["resume"].startswith(f"{says}resume_from_checkpoint is 'latest', and on rank 0 it is None.")
+
+
+def test_an_evaluation_that_fails_on_one_rank_fails_on_all_and_loses_no_step(tmp_path):
+    first, second = launch("evaluate_short_of_memory", tmp_path)
+    assert first == second
 
 
 def test_a_rank_that_is_stopped_stops_all_and_all_go_on_bit_for_bit(tmp_path):

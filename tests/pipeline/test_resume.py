@@ -3,6 +3,7 @@
 Run as a program (FOLDER), this file is the training that one of its tests kills.
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,7 +15,14 @@ import pytest
 
 import tinytorch as tt
 from tinytorch.dataloader import DistributedSampler
-from tinytorch.pipeline import Config, DataConfig, DistributedTrainer, TrainingConfig, language_model_loss
+from tinytorch.pipeline import (
+    Config,
+    DataConfig,
+    DistributedTrainer,
+    FailureConfig,
+    TrainingConfig,
+    language_model_loss,
+)
 
 STEPS = 9  # of three epochs: 5 batches each, in steps of 2, 2 and 1
 FULL = {
@@ -134,12 +142,43 @@ def test_an_order_that_follows_from_the_epoch_is_found_again(build):
         ({"weight_decay": 0.0}, "weight decay is 0.1, not 0.0"),
         ({"gradient_accumulation_steps": 3}, "number of batches in a step is 2, not 3"),
         ({"use_mixed_precision": True}, "type of numbers in products is float32, not bfloat16"),
+        ({"dropout": 0.5}, r"model\.dropout is 0\.0, not 0\.5"),
+        ({"model": {"n_head": 4}}, r"model\.n_head is 2, not 4"),  # of equal shapes
+        ({"model": {"layer_norm_epsilon": 1e-3}}, r"model\.layer_norm_epsilon is 1e-05, not 0\.001"),
+        ({"dtype": np.float64}, "type of weights is float32, not float64"),
     ],
 )
 def test_a_checkpoint_of_other_settings_is_refused(change, what, build):
     build("run").fit(1)
     with pytest.raises(tt.CheckpointError, match=what):
         build("run", resume="latest", **change)
+
+
+def test_other_settings_are_gone_on_with_and_logged(build, caplog):
+    build("run").fit(1)
+    with caplog.at_level(logging.INFO, "tinytorch"):
+        trainer = build("run", resume="latest", max_grad_norm=0.5, failures=FailureConfig(max_recoveries=7))
+        build("other", resume=trainer.config.folder / "step-00000001")
+    *changed, moved = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert changed == [
+        ("WARNING", "Going on with another training.max_grad_norm: it was 1.0 and is 0.5."),
+        ("WARNING", "Going on with another training.failures.max_recoveries: it was 3 and is 7."),
+    ]
+    assert moved[0] == "INFO" and moved[1].startswith("Going on with another output_dir: it was ")
+
+
+def test_a_checkpoint_of_more_ranks_is_said_to_be_that_first(build):
+    build("run").fit(1)
+    trainer = build("run", learning_rate=0.5)
+    trainer.ranks = Two()
+    with pytest.raises(tt.CheckpointError, match=r"its number of ranks is 1, not 2"):
+        trainer.resume()
+
+
+class Two:
+    """What a trainer asks of two ranks before it loads anything."""
+
+    rank, world_size, is_distributed = 0, 2, True
 
 
 def test_a_checkpoint_of_a_plain_trainer_is_refused(build):
@@ -167,20 +206,27 @@ def test_there_is_nothing_to_resume_in_an_empty_folder(build):
 ROWS = 12
 
 
-def killed_program(folder, kill_at=None):
-    """A run that goes on where it can, and kills itself at that moment of saving, counted in events of the files."""
-    events = 0
+def count_events(folder, kill_at):
+    """A list that counts what this process does to the files in a folder; it is killed at event number `kill_at`.
+
+    Only for a process of its own: nothing removes an audit hook.
+    """
+    events = [0]
 
     def count(event, arguments):
-        nonlocal events
         watched = event in ("os.rename", "os.symlink", "os.remove", "os.rmdir", "os.mkdir")
         watched |= event == "open" and arguments[1] in ("w", "wb")
         if watched and str(folder) in str(arguments[0]) + str(arguments[1]):
-            events += 1
-            if events == kill_at:
+            events[0] += 1
+            if events[0] == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(count)
+    return events
+
+
+def train_in(folder):
+    """A run that goes on where it can."""
     model_config = tt.GPTConfig(vocab_size=11, n_positions=6, n_embd=4, n_layer=1, n_head=1, dropout=0.1)
     training = TrainingConfig(
         batch_size=4,
@@ -198,43 +244,43 @@ def killed_program(folder, kill_at=None):
     resume = "latest" if list((Path(folder) / "run").glob("step-*")) else None
     trainer = DistributedTrainer(model, config, loader, loader, resume)
     trainer.train()
-    return trainer, events
+    return trainer
 
 
-def start(folder, kill_at):
-    """The exit status of a process of its own that does this: negative is the signal that ended it."""
+def start(folder, kill_at=0):
+    """(exit status, output) of a process that does this and counts its events; the signal that ended it is negative."""
     program = [sys.executable, __file__, str(folder), str(kill_at)]
     finished = subprocess.run(program, capture_output=True, text=True, timeout=60)
     assert finished.returncode in (0, -signal.SIGKILL), finished.stderr
-    return finished.returncode
+    return finished.returncode, finished.stdout
 
 
 def test_a_run_killed_at_any_moment_of_saving_goes_on_bit_for_bit(tmp_path):
-    whole, events = killed_program(tmp_path / "whole")
-    expected = everything(whole)
+    events = int(start(tmp_path / "counted")[1])
+    expected = everything(train_in(tmp_path / "whole"))
     assert events > 40
     for kill_at in range(8, events, events // 4):
         folder = tmp_path / str(kill_at)
-        assert start(folder, kill_at) == -signal.SIGKILL
+        assert start(folder, kill_at) == (-signal.SIGKILL, "")
         links = [path for path in (folder / "run").iterdir() if path.is_symlink()]
         assert all(path.exists() for path in links)
         newest = tt.Checkpoints(folder / "run").latest()
         assert newest is None or tt.Checkpoints.validate(newest).is_valid
-        trainer, _ = killed_program(folder)
-        assert everything(trainer) == expected
+        assert everything(train_in(folder)) == expected
 
 
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_one_never_killed(tmp_path):
-    whole, events = killed_program(tmp_path / "whole")
-    expected, statuses = everything(whole), []
+    events = int(start(tmp_path / "counted")[1])
+    expected, statuses = everything(train_in(tmp_path / "whole")), []
     while 0 not in statuses:
-        statuses.append(start(tmp_path / "killed", kill_at=events // 3))
+        statuses.append(start(tmp_path / "killed", kill_at=events // 3)[0])
     assert statuses[:-1] == [-signal.SIGKILL] * (len(statuses) - 1)
     assert 2 <= len(statuses) - 1 <= 6  # each gets a save further, at least
-    trainer, _ = killed_program(tmp_path / "killed")
-    assert everything(trainer) == expected
+    assert everything(train_in(tmp_path / "killed")) == expected
 
 
 if __name__ == "__main__":
-    killed_program(Path(sys.argv[1]), int(sys.argv[2]))
+    events = count_events(sys.argv[1], kill_at=int(sys.argv[2]))
+    train_in(Path(sys.argv[1]))
+    print(events[0])

@@ -1,5 +1,6 @@
 """Module 20: a trainer from a configuration: its steps, its epochs, what it returns and what it keeps."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -74,6 +75,25 @@ def test_steps_of_an_epoch_do_not_reach_into_the_next(build):
     assert trainer.history["step"] == [1, 2, 3, 4, 5, 6]
 
 
+def test_an_evaluation_that_is_nan_is_never_the_best(build):
+    evaluations = []
+
+    def loss_fn(model, batch):
+        loss, count = tt.pipeline.language_model_loss(model, batch)
+        if not model.training:
+            evaluations.append(1)
+            loss = loss * (math.nan if len(evaluations) <= BATCHES else 1.0)
+        return loss, count
+
+    trainer = build(loss_fn=loss_fn)
+    history = trainer.train()["training_history"]
+    losses = [entry["val"]["loss"] for entry in history]
+    assert math.isnan(losses[0]) and losses[1] > losses[2]
+    assert [entry["val"]["is_best"] for entry in history] == [False, True, True]
+    assert trainer.best_val_loss == losses[2]
+    assert build("fresh").best_val_loss == math.inf
+
+
 def test_without_a_validation_set_there_is_no_validation(build):
     result = build(evaluate=False).train()
     assert [entry["val"] for entry in result["training_history"]] == [None] * 3
@@ -125,6 +145,23 @@ def test_a_step_is_that_of_a_plain_loop_over_the_joint_batch(build):
     for name, array in weights_of(trainer).items():
         assert_allclose(array, expected[name], atol=2e-6)
     assert trainer.history["loss"] == [pytest.approx(loss.item(), rel=1e-5)]
+
+
+def test_parameters_that_the_optimizer_does_not_change_begin_each_step_without_gradient(build):
+    """Their gradient is that of the last step alone, as that of a trainer that made no other."""
+    trainer, once = build("a", shuffle=False), build("b", shuffle=False)
+    for each in (trainer, once):
+        each.optimizer.param_groups = [
+            {**group, "params": [p for p in group["params"] if p is not each.model.wpe.weight]}
+            for group in each.optimizer.param_groups
+        ]
+    batch = next(iter(trainer.train_loader))
+    trainer.train_step(batch), trainer.train_step(batch)
+    once.model.load_state_dict(trainer.model.state_dict())
+    for each in (trainer, once):
+        each.train_step(batch), each.train_step(batch)
+    assert_allclose(trainer.model.wpe.weight.grad.data, once.model.wpe.weight.grad.data, rtol=1e-5)
+    assert np.abs(once.model.wpe.weight.grad.data).max() > 0
 
 
 def test_train_step_says_what_it_did(build):
@@ -337,6 +374,7 @@ def test_the_hash_of_the_architecture_is_that_of_names_and_shapes(build):
 
     assert hash_of("a") == hash_of("b", learning_rate=0.5)
     assert len(hash_of("a")) == 64
+    assert hash_of("a") != hash_of("wider", model={"n_embd": 16})
 
 
 def test_checkpoints_are_of_the_weights_at_that_moment(build):
@@ -371,11 +409,61 @@ def test_a_loader_without_a_length_is_refused(build):
         DistributedTrainer(trainer.model, trainer.config, iter([]))
 
 
+class Batches:
+    """A loader that says another number of batches than it gives."""
+
+    def __init__(self, batches, length):
+        self.batches, self.length = list(batches), length
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+@pytest.mark.parametrize("empty", [[], Batches([], 0)], ids=["list", "loader"])
+def test_loaders_without_batches_are_refused_before_anything_is_trained(empty, build):
+    trainer = build()
+    with pytest.raises(ValueError, match=r"train_dataloader with at least one batch, but its length is 0"):
+        DistributedTrainer(trainer.model, trainer.config, empty)
+    with pytest.raises(ValueError, match=r"val_dataloader with at least one batch, or None, but its length is 0"):
+        DistributedTrainer(trainer.model, trainer.config, trainer.train_loader, empty)
+    with pytest.raises(ValueError, match=r"val_dataloader that knows how many batches"):
+        DistributedTrainer(trainer.model, trainer.config, trainer.train_loader, iter(trainer.train_loader))
+
+
+@pytest.mark.parametrize(("length", "given"), [(7, "5 batches in a pass"), (3, "4 batches or more")])
+def test_a_pass_of_another_length_than_its_loader_says_is_refused(length, given, build):
+    loader = Batches(build().train_loader, length)
+    with pytest.raises(ValueError, match=rf"train_dataloader has the length {length}, but gave {given}"):
+        build(loader=loader).train()
+    trainer = build("b", held_out=loader)
+    with pytest.raises(ValueError, match=rf"evaluate got 5 batches from a loader whose length is {length}"):
+        trainer.train()
+
+
 def test_evaluating_nothing_is_refused(build):
     with pytest.raises(ValueError, match=r"at least one batch, but the loader gave none"):
         build().evaluate([])
 
 
-def test_the_level_of_the_log_is_that_of_the_configuration(build):
-    build()
-    assert logging.getLogger("tinytorch").level == logging.INFO
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_the_level_of_the_log_is_that_of_the_configuration_while_it_trains(error, build):
+    log, seen = logging.getLogger("tinytorch"), []
+    log.setLevel(logging.ERROR)
+
+    def loss_fn(model, batch):
+        seen.append(log.level)
+        if error is not None:
+            raise error("no more")
+        return tt.pipeline.language_model_loss(model, batch)
+
+    trainer = build(loss_fn=loss_fn)
+    try:
+        with contextlib.nullcontext() if error is None else pytest.raises(error):
+            trainer.train()
+        assert set(seen) == {logging.INFO}
+        assert log.level == logging.ERROR
+    finally:
+        log.setLevel(logging.NOTSET)

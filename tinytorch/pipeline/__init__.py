@@ -1,7 +1,8 @@
 """Module 20: the pipeline that trains a language model as a configuration says, survives what goes wrong, and uses it.
 
 Read in this order: `config` (what a run is), `data` (its batches), `loss` (what is learnt from one), `failures` (what
-goes wrong), `steps` (one step), `trainer` (all of them), `inference` (what the model is then asked).
+goes wrong), `steps` (one step), `agreement` (what has to be the same), `trainer` (all steps), `inference` (what the
+model is then asked).
 """
 
 from .config import Config, DataConfig, TrainingConfig

@@ -183,7 +183,7 @@ class Config:
         described = require_table("Config", described)
         model = dict(require_table("model", described.get("model", {})))
         kind = model.pop("kind", None)
-        if kind not in MODEL_KINDS:
+        if not isinstance(kind, str) or kind not in MODEL_KINDS:
             raise ValueError(f"Config needs model.kind to be one of {', '.join(MODEL_KINDS)}, but got {kind!r}.")
         training = dict(require_table("training", described.get("training", {})))
         if "failures" in training:

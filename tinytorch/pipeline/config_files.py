@@ -22,12 +22,14 @@ def read(path):
         return decode(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # also UnicodeDecodeError, and what json and tomllib raise
         raise ValueError(f"{path} is not readable as {Path(path).suffix[1:].upper()}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is no configuration: its tables are too deep in each other.") from error
 
 
 def _form_of(path):
     """(to text, from text) for the suffix of a path."""
     forms = {
-        ".json": (_to_json, json.loads),
+        ".json": (_to_json, _from_json),
         ".toml": (_to_toml, tomllib.loads),
         ".yaml": (_to_yaml, _from_yaml),
         ".yml": (_to_yaml, _from_yaml),
@@ -40,6 +42,19 @@ def _form_of(path):
 
 def _to_json(described):
     return json.dumps(described, indent=2) + "\n"
+
+
+def _from_json(text):
+    return json.loads(text, object_pairs_hook=_without_repeats)
+
+
+def _without_repeats(pairs):
+    """A dict of (name, value), or a ValueError for a name that comes twice: nobody could say which was meant."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} comes twice.")
+    return table
 
 
 def _to_toml(described, section=""):

@@ -97,12 +97,15 @@ class Recoveries:
     def __init__(self, limit):
         self.limit, self.story, self.furthest = limit, [], -math.inf
 
-    def give_up(self, step, failure, action):
-        """Note that `step` was given up, and how. Raises TrainingFailed, with the story, where it is once too often."""
+    def give_up(self, step, failure, action, hint):
+        """Note that `step` was given up, and how.
+
+        Raises TrainingFailed, with the story and a hint what to do, where it is once too often.
+        """
         if len(self.story) == self.limit:
             raise TrainingFailed(
                 f"{failure.message} That is once too often after max_recoveries={self.limit} steps in a row that were "
-                f"given up. {' '.join(self.story)}"
+                f"given up. {' '.join(self.story)} {hint}"
             ) from failure.error
         self.story.append(f"Step {step} ({action}): {failure.message}")
         self.furthest = max(self.furthest, step)

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+import sys
 import typing
 
 
@@ -41,6 +42,20 @@ def require_types_of(cls, values):
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in types):
             wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in types)
             raise ValueError(f"{cls.__name__} needs {name} to be {wanted}, but got {value!r}.")
+        largest = sys.float_info.max if float in types else 2**63 - 1  # what a machine's numbers hold
+        if isinstance(value, int) and abs(value) > largest:
+            bits = value.bit_length()
+            raise ValueError(
+                f"{cls.__name__} needs {name} to be at most {largest:.3g}, but got an integer of {bits} bits."
+            )
+
+
+def flat(described, prefix=""):
+    """{"section.field": value} of a dict of dicts."""
+    found = {}
+    for name, value in described.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
 
 
 def require_field(config, name, condition, wanted):

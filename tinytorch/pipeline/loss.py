@@ -57,7 +57,7 @@ def count_tokens(batch):
 
 def split_rows(batch, rows):
     """The batch in pieces of at most `rows` rows (None: as it is), without those that hold no token to predict."""
-    total = len(batch["input_ids"])
+    total = len(_array(batch, "input_ids"))
     if rows is None or rows >= total:
         return [batch]
     pieces = [{name: value[start : start + rows] for name, value in batch.items()} for start in range(0, total, rows)]
@@ -72,6 +72,12 @@ def _array(batch, name):
     if batch.get(name) is None:
         return None
     array, ids = (value.data if isinstance(value, Tensor) else value for value in (batch[name], batch["input_ids"]))
+    for part, value in ((name, array), ("input_ids", ids)):
+        if not hasattr(value, "dtype"):
+            raise ValueError(
+                f"A batch needs {part} to be an array or a tensor (B, T), but got a {type(value).__name__}. "
+                "np.array(rows) makes an array of a list of rows of one length; padded_collate makes them so."
+            )
     if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "iub" or array.shape != ids.shape:
         raise ValueError(
             f"A batch needs {name} with integers of shape (B, T), T at least 2, like input_ids, but got {array.dtype} "

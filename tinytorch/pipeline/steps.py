@@ -105,24 +105,36 @@ class StepTrainer(Trainer):
         """
         if self._open.failure is not None:
             return math.nan  # the step is given up, and with it the batches that were to be a part of it
-        parameters = list(self.model.parameters())
-        before, pairs = [parameter.grad for parameter in parameters], None
-        while pairs is None:
-            try:
-                pairs = [self._learn_piece(piece) for piece in split_rows(batch, self._rows)]
-            except FloatingPointError as error:
-                self._open.failure = Failure(FailureKind.NOT_FINITE, str(error), error)
-                return math.nan
-            except MemoryError as error:
-                reason = str(error)  # alone: the error itself holds on to all that was computed before it
-            if pairs is None:
-                for parameter, grad in zip(parameters, before):
-                    parameter.grad = grad
-                if not self._halve_rows(len(batch["input_ids"]), reason):
-                    return math.nan
+        before = [(parameter, parameter.grad) for parameter in self.model.parameters()]
+
+        def undo():
+            for parameter, grad in before:
+                parameter.grad = grad
+
+        try:
+            pairs = self._in_pieces(batch, self._learn_piece, undo)
+        except FloatingPointError as error:
+            self._open.failure = Failure(FailureKind.NOT_FINITE, str(error), error)
+            return math.nan
+        except MemoryError as error:
+            self._open.failure = Failure(FailureKind.OUT_OF_MEMORY, str(error), error)
+            return math.nan
         total, weight = sum(loss * weight for loss, weight in pairs), sum(weight for _, weight in pairs)
         self._open.loss, self._open.weight = self._open.loss + total, self._open.weight + weight
         return total / weight
+
+    def _in_pieces(self, batch, compute, undo=lambda: None):
+        """[compute(piece), ...] of a batch, and of smaller pieces where memory does not hold these, after `undo()`.
+
+        Raises MemoryError where that is not configured, and where a single row does not fit.
+        """
+        while True:
+            try:
+                return [compute(piece) for piece in split_rows(batch, self._rows)]
+            except MemoryError as error:
+                reason = str(error)  # alone: the error itself holds on to all that was computed before it
+            undo()
+            self._halve_rows(len(batch["input_ids"]), reason)
 
     def _learn_piece(self, batch):
         """(mean loss, weight) of a batch whose gradient is added in units of a step, so that float16 can hold it."""
@@ -147,7 +159,7 @@ class StepTrainer(Trainer):
                 self.scaler.update()  # it knows these gradients, and no step will be made with them
         if failure is not None and not self._overcome(failure):
             return False, norm
-        made = self.scaler.step(self.optimizer)
+        made = self._move()
         self.scaler.update()
         self.step += 1
         if made:
@@ -158,6 +170,17 @@ class StepTrainer(Trainer):
             self._note(step=self.step, loss=loss, lr=rate, grad_norm=norm)
             self._count(loss, weight)
         return made, norm
+
+    def _move(self):
+        """Let the optimizer make its step. Returns whether it did; a float16 gradient that overflowed is left out."""
+        try:
+            return self.scaler.step(self.optimizer)
+        except MemoryError as error:
+            raise MemoryError(
+                f"The optimizer found no memory for step {self.step + 1} ({error}), and the weights may have moved in "
+                f"part. {self._how_to_resume()} AdamW keeps two numbers for each weight: it needs a smaller model, or "
+                "a machine with more memory."
+            ) from error
 
     def _count(self, loss, weight):
         """Take note of the loss of a step that was made, the mean over what its weight counts."""
@@ -202,16 +225,20 @@ class StepTrainer(Trainer):
         return find_failure(loss, norm, self._lowest, self.config.training.failures)
 
     def _halve_rows(self, rows, reason):
-        """After a MemoryError: whether a batch of so many rows is to be tried again, in smaller pieces."""
-        tried = min(rows, self._rows or rows)
-        message = f"{tried} of {rows} rows did not fit into memory at step {self.step + 1} ({reason})."
+        """After a MemoryError with a batch of so many rows: take smaller pieces, or raise it, with what was tried."""
+        tried, training = min(rows, self._rows or rows), self.model.training
+        when = f"at step {self.step + 1}" if training else f"in the evaluation after step {self.step}"
+        message = f"{tried} of {rows} rows did not fit into memory {when} ({reason})."
         failure = Failure(FailureKind.OUT_OF_MEMORY, message, MemoryError(message))
         if self._action(failure) != "halve_batch" or tried == 1:
-            self._open.failure = failure
-            return False
+            raise failure.error
         self._rows = math.ceil(tried / 2)
-        self._remember(failure, "halve_batch")
-        return True
+        self._remember(failure, "halve_batch", self.step + training)
+
+    def _require_finite(self, what, value):
+        """As a Trainer's, but what to do is said only where the failure is not overcome."""
+        if not math.isfinite(value):
+            raise FloatingPointError(self._explain(what, value))
 
     def _action(self, failure):
         """What is configured to be done about a failure of this kind."""
@@ -226,10 +253,10 @@ class StepTrainer(Trainer):
         action = "raise" if action == "halve_batch" else action  # nothing is left to halve
         self._remember(failure, action)
         if action == "raise":
-            raise failure.error
+            raise type(failure.error)(f"{failure.message} {self._how_to_resume()}") from failure.error
         if action == "clip":
             return True
-        self._recoveries.give_up(self.step + 1, failure, action)
+        self._recoveries.give_up(self.step + 1, failure, action, self._how_to_resume())
         if action == "reload":
             self._go_back(failure)
         else:
@@ -255,9 +282,10 @@ class StepTrainer(Trainer):
         rates = [max(rate, lowest) for rate in rates]
         self.schedule.load_state_dict({**self.schedule.state_dict(), "base_lrs": rates})
 
-    def _remember(self, failure, action):
-        """Keep in the history, and log, what went wrong and what is done about it."""
-        known = {"step": self.step + 1, "kind": failure.kind.value, "action": action, "message": failure.message}
+    def _remember(self, failure, action, step=None):
+        """Keep in the history, and log, what went wrong, in which step (by default, this one), and what is done."""
+        step = self.step + 1 if step is None else step
+        known = {"step": step, "kind": failure.kind.value, "action": action, "message": failure.message}
         self.history["failures"].append(known)
         if self.is_main or action == "halve_batch":  # which other ranks know nothing of
             log.warning("Step %d, %s: %s %s", known["step"], known["kind"], action, known["message"])

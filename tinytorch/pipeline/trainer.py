@@ -13,8 +13,9 @@ from ..autograd import no_grad
 from ..distributed import connect
 from ..layers import evaluating
 from ..training import CheckpointError, recompute_blocks
-from .failures import Failure, FailureKind
-from .loss import language_model_loss, split_rows
+from .agreement import log_changes, require_agreement
+from .failures import Failure, FailureKind, TrainingFailed
+from .loss import language_model_loss
 from .steps import StepTrainer, log
 
 VERSION = 1  # of what a checkpoint holds besides what a Trainer puts there
@@ -30,7 +31,8 @@ class DistributedTrainer(StepTrainer):
     The default generator is seeded, differently on each rank, and all ranks get the weights of rank 0.
     Checkpoints are kept in `config.folder`, with links: latest_checkpoint, best_checkpoint, checkpoint_epoch_{n} where
     n epochs are completed, and final_checkpoint. The history has, besides a Trainer's, `epochs` and `failures`.
-    Raises ValueError where the model is not config.model's and where a loader does not know its length.
+    Raises ValueError where the model is not config.model's, where a loader does not know its length or has none, and,
+    on all ranks, where the ranks do not agree.
     """
 
     def __init__(
@@ -46,9 +48,8 @@ class DistributedTrainer(StepTrainer):
     ):
         if getattr(model, "config", config.model) != config.model:
             raise ValueError(f"DistributedTrainer needs a model of config.model, {config.model}, not {model.config}.")
-        if not hasattr(train_dataloader, "__len__"):
-            raise ValueError("DistributedTrainer needs a train_dataloader that knows how many batches a pass has.")
         ranks, training = ranks or connect(), config.training
+        require_agreement(ranks, config, train_dataloader, val_dataloader, resume_from_checkpoint)
         devices.manual_seed([config.seed, ranks.rank])
         for tensor in model.state_dict().values():
             ranks.broadcast(tensor.data)
@@ -76,8 +77,8 @@ class DistributedTrainer(StepTrainer):
 
     @property
     def best_val_loss(self):
-        """The lowest held-out loss so far; infinity before the first."""
-        return min(self.history["eval_loss"], default=math.inf)
+        """The lowest held-out loss so far; infinity before the first. One that is NaN is none."""
+        return _lowest(self.history["eval_loss"])
 
     # ---- epoch by epoch
 
@@ -102,15 +103,38 @@ class DistributedTrainer(StepTrainer):
     def evaluate(self, loader):
         """The mean loss over the loaders of all ranks, in evaluation mode and without gradients.
 
-        Raises ValueError without batches.
+        What does not fit into memory is computed in pieces, as in training. An error on one rank is one on all.
+        Raises ValueError without batches, and where the loader's length is not how many it gives.
         """
-        with evaluating(self.model), no_grad():
-            pairs = [self._loss(piece) for batch in loader for piece in split_rows(batch, self._rows)]
-        sums = np.array([sum(loss.item() * weight for loss, weight in pairs), sum(weight for _, weight in pairs)])
-        total, weight = self.ranks.all_reduce(sums.astype(np.float64)).tolist()
+        sums, error = np.zeros(2), None
+        try:
+            sums += self._sums(loader)
+        except Exception as caught:  # raised below, when no other rank waits for this one any more
+            error = caught
+        errors = self.ranks.gather(None if error is None else repr(error))
+        if error is not None:
+            raise error
+        if any(errors):
+            raise TrainingFailed(f"The evaluation failed on another rank: {next(filter(None, errors))}")
+        total, weight = self.ranks.all_reduce(sums).tolist()
         if not weight:
             raise ValueError("evaluate needs at least one batch, but the loader gave none.")
         return total / weight
+
+    def _sums(self, loader):
+        """(sum of loss times weight, sum of weights) over the batches of this rank."""
+        pairs, given = [], 0
+        with evaluating(self.model), no_grad():
+            for batch in loader:
+                pairs += self._in_pieces(batch, self._measure)
+                given += 1
+        if hasattr(loader, "__len__") and len(loader) != given:
+            raise ValueError(f"evaluate got {given} batches from a loader whose length is {len(loader)}.")
+        return sum(loss * weight for loss, weight in pairs), sum(weight for _, weight in pairs)
+
+    def _measure(self, batch):
+        loss, weight = self._loss(batch)
+        return loss.item(), weight
 
     def _train_step(self):
         """One step, made or given up, of batches of one epoch. Returns the loss of its last batch."""
@@ -119,7 +143,7 @@ class DistributedTrainer(StepTrainer):
             if self._feed.taken == 0:
                 self._set_epoch(self.current_epoch)
             while result is None or self._open is not None:
-                batch = next(self._feed)
+                batch = self._next_batch()
                 result = self.train_step(batch, ends_epoch=self._feed.taken == len(self.train_loader))
                 tokens.append(result["num_tokens"])
             self._epoch["seconds"] += time.perf_counter() - start
@@ -127,6 +151,16 @@ class DistributedTrainer(StepTrainer):
                 self._epoch["tokens"] += sum(tokens)
                 self._epoch["batches"] += len(tokens)
                 return result["loss"]
+
+    def _next_batch(self):
+        """The next batch. Raises ValueError where a pass is not as long as the loader says: that counts the steps."""
+        before, length = self._feed.taken, len(self.train_loader)
+        batch = next(self._feed)
+        if self._feed.taken != before + 1:
+            raise ValueError(f"The train_dataloader has the length {length}, but gave {before} batches in a pass.")
+        if self._feed.taken == length and any(True for _ in self._feed.passing):
+            raise ValueError(f"The train_dataloader has the length {length}, but gave {length + 1} batches or more.")
+        return batch
 
     def _set_epoch(self, epoch):
         """Tell the sampler, on every rank, which pass comes next."""
@@ -166,7 +200,7 @@ class DistributedTrainer(StepTrainer):
                 "loss": loss,
                 "perplexity": math.inf if loss > 700 else math.exp(loss),
                 "num_batches": len(self.eval_loader),
-                "is_best": loss < min(earlier, default=math.inf),
+                "is_best": loss < _lowest(earlier),
             }
         return {"epoch": self.current_epoch + 1, "train": train, "val": val, "global_step": self.step}
 
@@ -206,9 +240,12 @@ class DistributedTrainer(StepTrainer):
         return arrays, {**state, **more, "metadata": metadata}
 
     def _kinds(self):
+        weights = {str(tensor.dtype) for tensor in self.model.state_dict().values()}
         return {
-            **super()._kinds(),
             "number of ranks": self.ranks.world_size,
+            **{f"model.{name}": value for name, value in self.config.to_dict()["model"].items()},
+            "type of weights": ", ".join(sorted(weights)),
+            **super()._kinds(),
             "learning rate": self.config.training.learning_rate,
             "weight decay": self.config.training.weight_decay,
             "number of batches in a step": self.accumulate,
@@ -238,6 +275,8 @@ class DistributedTrainer(StepTrainer):
 
     def _load_weights(self, folder):
         optimizer, state = super()._load_weights(folder)
+        if self.is_main:
+            log_changes(state["metadata"]["config"], self.config)
         own, progress = state["ranks"][self.ranks.rank], state["progress"]
         self._epoch, self._rows = progress["running"], own["rows"]
         self._lowest = min(state["history"]["loss"], default=math.inf)
@@ -245,3 +284,7 @@ class DistributedTrainer(StepTrainer):
         self.scaler.load_state_dict(progress["scaler"])
         self._set_epoch(state["epoch"])  # before the feed finds its place in the pass
         return optimizer, {**state, **own}
+
+
+def _lowest(losses):
+    return min((loss for loss in losses if not math.isnan(loss)), default=math.inf)

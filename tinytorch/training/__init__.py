@@ -5,5 +5,6 @@ Read in this order: `trainer` (the loop), `checkpoints` (what is kept, and how i
 """
 
 from .checkpoints import CheckpointError, Checkpoints
+from .interrupts import TrainingInterrupted
 from .recomputation import Recomputable, checkpoint, recompute_blocks
-from .trainer import Trainer, TrainingInterrupted
+from .trainer import Trainer

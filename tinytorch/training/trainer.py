@@ -2,8 +2,6 @@
 
 import contextlib
 import math
-import signal
-import threading
 
 import numpy as np
 from tqdm import tqdm
@@ -14,10 +12,7 @@ from ..layers import evaluating, require_positive
 from ..optimizers import ReduceLROnPlateau, clip_grad_norm_
 from ..tensor import Tensor
 from .checkpoints import CheckpointError
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C during training, after the step was finished and saved."""
+from .interrupts import TrainingInterrupted, held_interrupt
 
 
 class Trainer:
@@ -69,7 +64,7 @@ class Trainer:
         self.checkpoints, self.checkpoint_every = checkpoints, checkpoint_every
         self.step = 0
         self._owed = None  # of the last step: its "evaluation", or its "saving", where an error came between
-        self._torn = None  # the error that came in the middle of a step
+        self._torn = None  # the kind of the error that came in the middle of a step
         self.history = {name: [] for name in ("step", "loss", "lr", "grad_norm", "eval_step", "eval_loss")}
         self.train_loader = train_loader
 
@@ -96,7 +91,7 @@ class Trainer:
         bar_settings = {"desc": "training", "unit": "step", "disable": None if self.is_main else True, "leave": False}
         with (
             self.checkpoints.locked() if saves else contextlib.nullcontext(),
-            _held_interrupt() as interrupted,
+            held_interrupt() as interrupted,
             tqdm(total=steps, initial=self.step, **bar_settings) as bar,
         ):
             if self.step == 0 and saves:
@@ -132,7 +127,7 @@ class Trainer:
         try:
             loss = self._train_step()
         except BaseException as error:
-            self._torn = repr(error)  # not the error: it would hold on to all that was computed
+            self._torn = type(error).__name__
             raise
         self._owed = "evaluation"
         return loss
@@ -141,13 +136,10 @@ class Trainer:
         """What follows a step; where that raises an error, the step is saved before all is lost with the process."""
         try:
             self._after_step(last)
-        except Exception as error:
-            self._rescue(error)
+        except Exception:
+            self.save()
             raise
         self._owed = "saving"
-
-    def _rescue(self, error):
-        self.save()
 
     def _after_step(self, last):
         """Evaluate where that is due; `last` says that no step follows."""
@@ -399,24 +391,3 @@ class _Feed:
                 self.loader.generator.set_state(state["began"])
             for _ in range(state["taken"]):
                 next(self)
-
-
-@contextlib.contextmanager
-def _held_interrupt():
-    """Ctrl-C inside sets the event that this yields, so that a step is never torn; a second one stops at once."""
-    interrupted = threading.Event()
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup, where Ctrl-C is not for us
-        yield interrupted
-        return
-
-    def hold(signum, frame):
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        interrupted.set()
-
-    before = signal.signal(signal.SIGINT, hold)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
