@@ -331,7 +331,7 @@ class Trainer:
             self.model.load_state_dict(model)
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"The checkpoint belongs to another training. {error}") from error
-        self._torn, self._owed = None, None if state["evaluated"] else "evaluation"
+        self._torn, self._owed = None, None if state.get("evaluated", True) else "evaluation"
         return optimizer, state
 
 
