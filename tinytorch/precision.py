@@ -40,7 +40,7 @@ def autocast(dtype="bfloat16"):
 class GradScaler:
     """Scales the loss up, so that its gradients do not vanish in float16, which ends at 6e-8; then scales them down.
 
-    As torch.amp.GradScaler, in each step:
+    As torch.amp.GradScaler, in each step::
 
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)  # before clipping, which needs the true length; left out where nothing is clipped
