@@ -3,9 +3,22 @@
 import pytest
 from threadpoolctl import threadpool_limits
 
+APART = {"test_exercises.py", "test_jupyter.py", "test_probes.py"}  # long files whose tests share nothing
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Matrices here are small: more threads would only wait for each other, for minutes on a busy machine."""
     with threadpool_limits(1):
         yield
+
+
+def pytest_collection_modifyitems(config, items):
+    """In one of several processes (`-n auto --dist loadgroup`), keep the tests of a file together.
+
+    So what its fixtures made is made once.
+    """
+    if hasattr(config, "workerinput"):
+        for item in items:
+            if item.path.name not in APART:
+                item.add_marker(pytest.mark.xdist_group(str(item.path)))
