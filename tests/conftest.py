@@ -4,6 +4,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 APART = {"test_exercises.py", "test_jupyter.py", "test_probes.py"}  # long files whose tests share nothing
+TOGETHER = {"test_hostile.py", "test_ranks.py", "test_integration_end_to_end.py"}  # shared memory
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -16,9 +17,10 @@ def one_thread():
 def pytest_collection_modifyitems(config, items):
     """In one of several processes (`-n auto --dist loadgroup`), keep the tests of a file together.
 
-    So what its fixtures made is made once.
+    So what its fixtures made is made once; and what looks at all of the machine is not disturbed by what uses it.
     """
     if hasattr(config, "workerinput"):
         for item in items:
             if item.path.name not in APART:
-                item.add_marker(pytest.mark.xdist_group(str(item.path)))
+                group = "the machine" if item.path.name in TOGETHER else str(item.path)
+                item.add_marker(pytest.mark.xdist_group(group))
