@@ -14,6 +14,7 @@ def one_thread():
         yield
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     """In one of several processes (`-n auto --dist loadgroup`), keep the tests of a file together.
 
