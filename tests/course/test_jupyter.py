@@ -85,19 +85,6 @@ def test_a_student_goes_through_a_notebook_by_error_and_hint(workspace, student,
     assert pictures > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lesson", LESSONS.values(), ids=lambda lesson: lesson.folder)
-def test_the_solved_notebook_runs_from_top_to_bottom(lesson, workspace, student):
-    for cell in notebooks.notebook(lesson, "solution").cells:
-        if cell.cell_type == "code":
-            shown = student.run(cell.source)
-            assert shown.error == "", f"{cell.id}: {cell.source}"
-            if cell.id.startswith("check-"):
-                assert "passed" in shown.text
-    progress = workspace.progress()
-    assert all(progress.has_passed(exercise) for exercise in lesson.exercises)
-
-
 # ---- what is shown
 
 
