@@ -27,7 +27,7 @@ from .record import Progress
 HIDDEN = ".tinytorch"
 COPIED = (
     "notebooks/*.ipynb", "milestones/*/*.py", "tests/[0-9]*/*.py", "tests/conftest.py", "tests/catalogue.py",
-    "tests/probing.py", "tests/running.py", "tests/strict_array.py",
+    "tests/golden_folders.py", "tests/probing.py", "tests/running.py", "tests/strict_array.py",
 )  # fmt: skip
 CONFTEST = '''"""The tests run on what you wrote in work/; what is open in lessons that you have begun is a hole."""
 

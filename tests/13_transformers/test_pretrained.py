@@ -2,21 +2,19 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from golden_folders import GOLDEN, copied, rewrite
 
 import tinytorch as tt
 from tinytorch.testing import assert_close
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "pretrained"  # from make_golden_transformers.py
 NAMES = ["gpt2", "gpt2_untied", "llama", "llama_grouped", "mistral"]
 WHOLE = ["gpt2", "gpt2_untied", "llama", "mistral"]  # in one file
 every_model = pytest.mark.parametrize("name", NAMES)
@@ -37,23 +35,9 @@ def copy(tmp_path):
     """A function that copies a golden folder, changes fields of its config.json (None removes one), and returns it."""
 
     def make(name, **changes):
-        folder = tmp_path / "copy"
-        shutil.copytree(GOLDEN / name, folder)
-        config = {**json.loads((folder / "config.json").read_text()), **changes}
-        config = {key: value for key, value in config.items() if value is not None or key not in changes}
-        (folder / "config.json").write_text(json.dumps(config))
-        return folder
+        return copied(name, tmp_path / "copy", **changes)
 
     return make
-
-
-def rewrite(folder, change):
-    """Pass the tensors of model.safetensors through `change`."""
-    path = folder / "model.safetensors"
-    tensors = change(safetensors.numpy.load(path.read_bytes()))
-    path.unlink()
-    safetensors.numpy.save_file(tensors, path)
-    return folder
 
 
 def small(**changes):

@@ -1,18 +1,16 @@
 """Mambas of Hugging Face's transformers load, compute and learn what they did there, and are written as they came."""
 
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from golden_folders import GOLDEN, copied, rewrite
 
 import tinytorch as tt
 from tinytorch.mamba import Mamba, MambaConfig
 from tinytorch.testing import assert_close
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "pretrained"  # from make_golden_mamba.py
 NAMES = ["mamba", "mamba_biases", "mamba_untied"]
 every_model = pytest.mark.parametrize("name", NAMES)
 
@@ -32,22 +30,13 @@ def copy(tmp_path):
     """A function that copies a golden folder, changes fields of its config.json (None removes one), and returns it."""
 
     def make(name="mamba", **changes):
-        folder = tmp_path / "copy"
-        shutil.copytree(GOLDEN / name, folder)
-        config = {**json.loads((folder / "config.json").read_text()), **changes}
-        config = {key: value for key, value in config.items() if value is not None or key not in changes}
-        (folder / "config.json").write_text(json.dumps(config))
-        return folder
+        return copied(name, tmp_path / "copy", **changes)
 
     return make
 
 
 def renamed(folder, rename):
-    path = folder / "model.safetensors"
-    tensors = {rename(name): array for name, array in safetensors.numpy.load(path.read_bytes()).items()}
-    path.unlink()
-    safetensors.numpy.save_file(tensors, path)
-    return folder
+    return rewrite(folder, lambda tensors: {rename(name): array for name, array in tensors.items()})
 
 
 # ---- reading
