@@ -1,6 +1,6 @@
 """The workspace: the folder in which a student works, and everything that is kept there.
 
-    notebooks/ milestones/ tests/   copies to work with
+    notebooks/ milestones/ tests/   copies to work with, and docs/, which tests read
     work/05_autograd.py             the ledger: what the student wrote in a lesson, and nothing else
     .tinytorch/progress.json        what was solved
     .tinytorch/backups/ex-05-2/     every version of an answer that was ever run or checked
@@ -26,8 +26,9 @@ from .record import Progress
 
 HIDDEN = ".tinytorch"
 COPIED = (
-    "notebooks/*.ipynb", "milestones/*/*.py", "tests/[0-9]*/*.py", "tests/conftest.py", "tests/catalogue.py",
-    "tests/golden_folders.py", "tests/probing.py", "tests/running.py", "tests/strict_array.py",
+    "notebooks/*.ipynb", "milestones/*/*.py", "docs/pipeline.md", "tests/[0-9]*/*.py", "tests/conftest.py",
+    "tests/catalogue.py", "tests/golden_folders.py", "tests/golden/pretrained/*/*", "tests/probing.py",
+    "tests/running.py", "tests/strict_array.py",
 )  # fmt: skip
 CONFTEST = '''"""The tests run on what you wrote in work/; what is open in lessons that you have begun is a hole."""
 

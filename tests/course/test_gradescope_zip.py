@@ -90,8 +90,8 @@ def test_a_file_is_as_it_is_in_the_course(packed):
 def test_the_golden_files_go_with_the_lessons_that_read_them(packed, tmp_path):
     with_golden = names(build(TRANSFORMERS, tmp_path / "a.zip"))
     assert "tests/golden/pretrained/gpt2/config.json" in with_golden
-    assert not [name for name in with_golden if name.startswith("tests/golden") and name.endswith(".py")]
-    assert not [name for name in names(packed) if "golden" in name]
+    assert not [name for name in with_golden if name.startswith("tests/golden/") and name.endswith(".py")]
+    assert not [name for name in names(packed) if name.startswith("tests/golden/")]
 
 
 def test_the_same_course_gives_the_same_bytes(packed, tmp_path):

@@ -358,6 +358,14 @@ def test_pytest_in_the_workspace_tests_what_the_student_wrote(tmp_path):
     assert ran.returncode == 1 and "failed" in ran.stdout and str(made.folder) in ran.stdout
 
 
+@pytest.mark.slow
+def test_a_new_workspace_has_all_that_its_tests_read(tmp_path):
+    made = Workspace.create(tmp_path / "my_course")
+    command = [sys.executable, "-m", "pytest", "tests", "-n", "auto", "--dist", "loadfile", "-p", "no:cacheprovider"]
+    ran = subprocess.run(command, cwd=made.folder, capture_output=True, text=True)
+    assert ran.returncode == 0 and " passed" in ran.stdout, ran.stdout
+
+
 # ---- notebooks
 
 

@@ -50,7 +50,7 @@ def _course(lesson, root):
     for folder in (root / "tinytorch", root / "tinytorch_course", tests / lesson.folder):
         paths += _files(folder)
     paths += [path for path in tests.glob("*.py") if not path.name.startswith("test_")]
-    if any('"golden"' in path.read_text(encoding="utf-8") for path in (tests / lesson.folder).glob("*.py")):
+    if any("golden_folders" in path.read_text(encoding="utf-8") for path in (tests / lesson.folder).glob("*.py")):
         paths += [path for path in _files(tests / "golden") if path.suffix != ".py"]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
