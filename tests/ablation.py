@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 PROCESSES = multiprocessing.get_context("forkserver" if FORKS else "spawn")
 if FORKS:  # what takes longest to import, and knows nothing of tinytorch, is imported once for all runs
-    PROCESSES.set_forkserver_preload(["pytest", "numpy.testing", "hypothesis.strategies", "safetensors.numpy"])
+    PRELOADED = ["pytest", "numpy.testing", "hypothesis.strategies", "safetensors.numpy", "tinytorch_course.runner"]
+    PROCESSES.set_forkserver_preload(PRELOADED)
 
 
 def run(folder, paths, *options, changed=None, limit=300):
@@ -40,12 +41,17 @@ def run(folder, paths, *options, changed=None, limit=300):
     return record
 
 
+def silence(path=os.devnull):
+    """Let all that this process prints, and what it starts, go into a file."""
+    with open(path, "w") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+
+
 def _pytest(folder, arguments):
     """Run pytest in the copy's folder, in a process that has not imported tinytorch yet."""
     assert "tinytorch" not in sys.modules
-    with open(folder / "output.txt", "w") as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
+    silence(folder / "output.txt")
     os.chdir(folder)
     sys.path[:0] = [str(folder), str(ROOT), str(ROOT / "tests")]
     with warnings.catch_warnings():

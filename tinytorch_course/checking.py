@@ -162,8 +162,12 @@ def _ordinal(number):
     return {3: "third", 4: "fourth", 5: "fifth"}.get(number, f"{number}th")
 
 
-def run(exercise, answer, package, root, spare=None, limit=LIMIT):
-    """Run the tests of an exercise on a build. answer: None where the build has a hole there. Returns a Result."""
+def run(exercise, answer, package, root, spare=None, limit=LIMIT, isolated=None):
+    """Run the tests of an exercise on a build. answer: None where the build has a hole there. Returns a Result.
+
+    isolated: whether in a process of its own, which alone can be stopped; by default wherever there are processes.
+    """
+    isolated = can_start_processes() if isolated is None else isolated
     with tempfile.TemporaryDirectory(prefix="tinytorch-check-") as folder:
         record = Path(folder) / "events.jsonl"
         record.touch()
@@ -171,7 +175,7 @@ def run(exercise, answer, package, root, spare=None, limit=LIMIT):
             str(root), str(package), files_of(exercise, root), asdict(exercise), asdict(answer) if answer else None,
             str(record), limit,
         )  # fmt: skip
-        if can_start_processes():
+        if isolated:
             ended, said = _in_process(job, spare.take() if spare else start(), limit)
         else:
             _in_this_process(job)

@@ -5,6 +5,7 @@ byte: comments, formatting, decorators. A function is named by its qualified nam
 """
 
 import ast
+import functools
 import io
 import tokenize
 
@@ -15,7 +16,7 @@ class HoleError(ValueError):
 
 def find(source, qualname):
     """The node of a function or class in a source text; of several with one name, the last, as for Python."""
-    node = ast.parse(source)
+    node = _parsed(source)
     for name in qualname.split("."):
         kinds = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
         found = [child for child in node.body if isinstance(child, kinds) and child.name == name]
@@ -23,6 +24,9 @@ def find(source, qualname):
             raise HoleError(f"There is no {qualname} in this file: {name} was not found.")
         node = found[-1]
     return node
+
+
+_parsed = functools.lru_cache(maxsize=8)(ast.parse)  # nobody changes the nodes; a file has many functions
 
 
 def extract(source, qualname):

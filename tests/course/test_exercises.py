@@ -1,7 +1,9 @@
 """Every exercise as a student meets it: open, with each typical wrong answer, and solved. Run through real checks."""
 
-from concurrent.futures import ThreadPoolExecutor
+import functools
+from concurrent.futures import ProcessPoolExecutor
 
+import ablation
 import pytest
 
 from tinytorch_course import build, checking
@@ -16,7 +18,10 @@ each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: less
 
 
 def checked(jobs, builds):
-    """The results of checks of (exercise, what the student wrote, or None for the hole)."""
+    """The results of checks of (exercise, what the student wrote, or None for the hole).
+
+    Each has a new process, which is the copy of one that has loaded NumPy and pytest before.
+    """
     prepared = []
     for exercise, text in jobs:
         source = exercise.source()
@@ -24,8 +29,9 @@ def checked(jobs, builds):
         changed = build.spliced(source, exercise, answer) if text else exercise.with_hole(source)
         place = builds / str(len(prepared))  # of its own: old builds in one place are removed
         prepared.append((exercise, answer, build.write({exercise.file: changed}, place), ROOT))
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        return list(pool.map(lambda job: checking.run(*job), prepared))
+    settings = {"mp_context": ablation.PROCESSES, "max_tasks_per_child": 1, "initializer": ablation.silence}
+    with ProcessPoolExecutor(AT_A_TIME, **settings) as pool:
+        return list(pool.map(functools.partial(checking.run, isolated=False), *zip(*prepared)))
 
 
 @each_lesson

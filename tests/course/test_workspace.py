@@ -359,11 +359,11 @@ def test_pytest_in_the_workspace_tests_what_the_student_wrote(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_new_workspace_has_all_that_its_tests_read(tmp_path):
+def test_a_new_workspace_has_what_its_tests_import_and_read(tmp_path):
     made = Workspace.create(tmp_path / "my_course")
-    command = [sys.executable, "-m", "pytest", "tests", "-n", "auto", "--dist", "loadfile", "-p", "no:cacheprovider"]
-    ran = subprocess.run(command, cwd=made.folder, capture_output=True, text=True)
-    assert ran.returncode == 0 and " passed" in ran.stdout, ran.stdout
+    command = [sys.executable, "-m", "pytest", "tests", "-k", "test_pretrained or documented_examples"]
+    ran = subprocess.run([*command, "-p", "no:cacheprovider"], cwd=made.folder, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout
 
 
 # ---- notebooks
