@@ -143,6 +143,12 @@ def generator_or_default(generator):
     return generator
 
 
+def generators_of(objects):
+    """Every source of randomness that objects draw from, each once: the default one and attributes `generator`."""
+    found = [default_generator, *(getattr(place, "generator", None) for place in objects)]
+    return list(dict.fromkeys(generator for generator in found if generator is not None))
+
+
 def manual_seed(seed):
     """Seed the default generator, from which every layer and sampler draws unless it is given its own."""
     return default_generator.manual_seed(seed)

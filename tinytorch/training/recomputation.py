@@ -123,8 +123,7 @@ class _Circumstances:
 
     def __init__(self, function):
         modules = _modules_of(function)
-        generators = [devices.default_generator, *(getattr(module, "generator", None) for module in modules)]
-        self.generators = {g: g.get_state() for g in generators if g is not None}
+        self.generators = {generator: generator.get_state() for generator in devices.generators_of(modules)}
         self.modes = {module: module.training for module in modules}
         self.buffers = list({id(t): t for module in modules for _, t in module.named_buffers()}.values())
         self.autocast = autocast_mode.dtype

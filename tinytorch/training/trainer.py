@@ -247,10 +247,7 @@ class Trainer:
         return f"Saved in {saved[-1]}: call resume() before fit(), or run the script with --resume."
 
     def _generators(self):
-        """Every source of randomness that training draws from, each once: attributes called `generator`."""
-        places = [self.train_loader, self.eval_loader, *self.model.modules()]
-        found = [devices.default_generator, *(getattr(place, "generator", None) for place in places)]
-        return list({id(generator): generator for generator in found if generator is not None}.values())
+        return devices.generators_of([self.train_loader, self.eval_loader, *self.model.modules()])
 
     def save(self):
         """Write a checkpoint of this very moment, if the trainer has a place for it."""
