@@ -27,7 +27,8 @@ def sigmoid(x):
 
 def stable_sigmoid(x):
     """The sigmoid of a raw array: exp is only taken of what is not above 0, so that it cannot overflow."""
-    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
+    e = np.exp(-np.abs(x))  # at most 1
+    return np.maximum(e, x >= 0) / (1 + e)  # 1 / (1 + e) from 0 on, e / (1 + e) below
 
 
 def silu_composed(x):
@@ -52,7 +53,7 @@ def softplus(x):
     """log(1 + exp(x)): above 0 everywhere, nearly x where x is large (Dugas et al. 2000). Its slope is the sigmoid."""
     y = np.log1p(np.exp(-np.abs(x)))
     y += np.maximum(x, 0)
-    return y, lambda g: g * stable_sigmoid(x)
+    return y, lambda g: g * -np.expm1(-y)  # the sigmoid: 1 - 1 / (1 + exp(x))
 
 
 # ---- GELU: x times the probability that a standard normal number is below x (Hendrycks and Gimpel, arXiv:1606.08415)

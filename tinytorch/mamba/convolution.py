@@ -41,6 +41,7 @@ def causal_conv1d(x, weight, bias=None, documents=None):
 @op
 def _causal_conv1d(x, weight, bias, *, documents):
     time, width = x.shape[1], weight.shape[-1]
+    taps = weight[:, 0].T.copy()  # (K, E): the numbers of a tap side by side
     shifts = [(j, width - 1 - j) for j in range(width) if width - 1 - j < time]  # (tap, how far back it reaches)
 
     def reaching(values, shift):
@@ -49,16 +50,16 @@ def _causal_conv1d(x, weight, bias, *, documents):
             return values
         return values * (documents[:, shift:] == documents[:, :-shift])[:, :, None]
 
-    y = x * weight[:, 0, -1]
+    y = x * taps[-1]
     for j, shift in shifts[:-1]:
-        y[:, shift:] += reaching(x[:, :-shift] * weight[:, 0, j], shift)
+        y[:, shift:] += reaching(x[:, :-shift] * taps[j], shift)
     if bias is not None:
         y += bias
 
     def grad_x(g):
-        dx = g * weight[:, 0, -1]
+        dx = g * taps[-1]
         for j, shift in shifts[:-1]:
-            dx[:, :-shift] += reaching(g[:, shift:] * weight[:, 0, j], shift)
+            dx[:, :-shift] += reaching(g[:, shift:] * taps[j], shift)
         return dx
 
     def grad_weight(g):

@@ -60,11 +60,11 @@ def _selective_scan(u, delta, A, B, C, D, z, initial_state, *, starts, last_stat
         last_state[...] = kept[-1].swapaxes(1, 2)
     if D is not None:
         y += D * u
+    s = None if z is None else stable_sigmoid(z)
 
     def rule(g):
         grad_z = None
         if z is not None:
-            s = stable_sigmoid(z)
             grad_z = g * y * s * (1 + z * (1 - s))
             g = g * (z * s)
         grad_D = None if D is None else np.einsum("bte,bte->e", g, u)
@@ -74,7 +74,7 @@ def _selective_scan(u, delta, A, B, C, D, z, initial_state, *, starts, last_stat
         grad_A, grad_B, grad_C, grad_state = others
         return grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_state
 
-    return (y if z is None else y * (z * stable_sigmoid(z))), rule
+    return (y if z is None else y * (z * s)), rule
 
 
 class _Blocks:
