@@ -265,10 +265,6 @@ class Mamba(Generation, Pretrained, Module):
                 f"has {self.config.n_layers} and got {len(ids)}. Use a new_cache() for other sequences."
             )
 
-    def num_parameters(self):
-        """How many numbers are learned; a tied head is counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
     def new_cache(self):
         """An empty MambaCache for each layer."""
         return [MambaCache() for _ in self.backbone.layers]

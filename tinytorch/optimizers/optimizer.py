@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from .. import device as devices
-from ..layers import _zero_grad
+from ..layers import zero_gradients
 from ..tensor import Tensor
 
 BLOCK = 1 << 15  # elements updated at a time on the host: the passes of one update stay in the processor's cache
@@ -100,7 +100,7 @@ class Optimizer:
 
     def zero_grad(self, set_to_none=True):
         """Forget the gradients, or fill them with zeros."""
-        _zero_grad((parameter for group in self.param_groups for parameter in group["params"]), set_to_none)
+        zero_gradients((parameter for group in self.param_groups for parameter in group["params"]), set_to_none)
 
     def step(self):
         """Change every parameter that has a gradient."""

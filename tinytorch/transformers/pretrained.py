@@ -26,6 +26,10 @@ class Pretrained:
 
     config_class = formats = None
 
+    def num_parameters(self):
+        """How many numbers are learned; a tied head is counted once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     @classmethod
     def from_pretrained(cls, folder, **changes):
         """A model with the weights in `folder`, as Hugging Face's transformers saves those of its `formats`.

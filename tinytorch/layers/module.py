@@ -1,14 +1,12 @@
-"""Module 03: layers. Modules hold parameters and other modules; their keys and initialisation are PyTorch's."""
+"""Modules hold parameters and other modules; their keys are PyTorch's."""
 
-import math
 from collections import namedtuple
 from contextlib import contextmanager
 
 import numpy as np
 
-from . import activations
-from . import device as devices
-from .tensor import Tensor, device_and_dtype, float32, float64, op, rand
+from .. import device as devices
+from ..tensor import Tensor, device_and_dtype, float32, float64
 
 MissingAndUnexpected = namedtuple("MissingAndUnexpected", "missing_keys unexpected_keys")
 
@@ -122,7 +120,7 @@ class Module:
 
     def zero_grad(self, set_to_none=True):
         """Forget the gradients, or fill them with zeros."""
-        _zero_grad(self.parameters(), set_to_none)
+        zero_gradients(self.parameters(), set_to_none)
 
     def to(self, *wanted, device=None, dtype=None):
         """Move all tensors to a device and floating point tensors to a dtype, in place."""
@@ -182,7 +180,8 @@ class Module:
         return f"{type(self).__name__}({self.extra_repr()}{inside})"
 
 
-def _zero_grad(parameters, set_to_none):
+def zero_gradients(parameters, set_to_none):
+    """What `zero_grad` does, of modules and of optimizers: drop gradients, or fill them with zeros."""
     for parameter in parameters:
         if set_to_none or parameter.grad is None:
             parameter.grad = None
@@ -229,224 +228,8 @@ def evaluating(module, inside=None):
             inner.training = mode
 
 
-# ---- the linear layer
-
-
-def linear_composed(x, weight, bias=None):
-    """`linear` in primitive operations: x (..., in), weight (out, in) and bias (out,), or None, give (..., out)."""
-    y = x @ weight.T
-    return y if bias is None else y + bias
-
-
-@op
-def linear(x, weight, bias=None):
-    """x @ weight.T + bias: x (..., in), weight (out, in), bias (out,) give (..., out)."""
-    if weight.ndim != 2:
-        raise ValueError(f"linear needs a weight of shape (out, in), but got {weight.shape}.")
-    out_features, in_features = weight.shape
-    if x.shape[-1:] != (in_features,):
-        raise ValueError(
-            f"Linear({in_features}, {out_features}) needs inputs whose last axis is {in_features}, but got shape "
-            f"{x.shape}."
-        )
-    rows = x.reshape(-1, in_features)  # one product of matrices, however many axes x has
-    y = rows @ weight.T
-    if bias is not None:
-        y += bias
-
-    def flat(g):
-        return g.reshape(-1, out_features)
-
-    return y.reshape(*x.shape[:-1], out_features), (
-        lambda g: (flat(g) @ weight).reshape(x.shape),
-        lambda g: flat(g).T @ rows,
-        lambda g: devices.filled(g, len(rows), 1) @ flat(g),  # adds up rows faster than np.sum
-    )
-
-
-class Linear(Module):
-    """y = x @ weight.T + bias: (..., in_features) to (..., out_features).
-
-    Weight (out, in) and bias are drawn from U(-1/sqrt(in), 1/sqrt(in)), as in PyTorch.
-    """
-
-    def __init__(self, in_features, out_features, bias=True, *, generator=None):
-        """Keep both sizes, and make the parameters weight (out, in) and bias (out,); without `bias`, that is None.
-
-        Raises ValueError for sizes that are no integers of at least 1.
-        """
-        require_positive(in_features=in_features, out_features=out_features)
-        self.in_features, self.out_features = in_features, out_features
-        bound = 1 / math.sqrt(in_features)
-        self.weight = Parameter(uniform((out_features, in_features), bound, generator))
-        self.bias = Parameter(uniform((out_features,), bound, generator)) if bias else None
-
-    def forward(self, x):
-        return linear(x, self.weight, self.bias)
-
-    def extra_repr(self):
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-
-
-def uniform(shape, bound, generator=None):
-    """Numbers from U(-bound, bound), as most initialisations need them."""
-    return rand(*shape, generator=generator) * (2 * bound) - bound
-
-
 def require_positive(**sizes):
     """Raise ValueError unless each size is an integer above 0; names are shown as given."""
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size <= 0:
             raise ValueError(f"{name} needs an integer of at least 1, but got {size!r}.")
-
-
-# ---- dropout
-
-
-@op
-def _apply_mask(x, mask):
-    return x * mask, lambda g: g * mask
-
-
-def dropout(x, p=0.5, training=True, generator=None):
-    """While training, zero each element with probability p and scale the others by 1 / (1 - p) (Srivastava 2014).
-
-    Outside of training, and for p = 0, x itself comes back. Raises ValueError where p is no probability.
-    """
-    require_probability(p)
-    if not training or p == 0:
-        return x
-    return _apply_mask(x, devices.to_device(dropout_mask(x.shape, p, x.dtype, generator), x.device))
-
-
-def require_probability(p):
-    """Raise ValueError unless p can be the probability of dropout."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout needs a probability between 0 and 1, but got {p}.")
-
-
-def dropout_mask(shape, p, dtype, generator=None):
-    """A NumPy array with 0 where an element is dropped and 1 / (1 - p) elsewhere."""
-    draws = devices.generator_or_default(generator).random(shape, dtype=np.float32)
-    return np.multiply(draws >= p, 1 / (1 - p) if p < 1 else 0, dtype=dtype)
-
-
-class Dropout(Module):
-    """`dropout` in training, nothing in evaluation. The mask comes from `generator`, or the default one."""
-
-    def __init__(self, p=0.5, *, generator=None):
-        require_probability(p)
-        self.p = p
-        self.generator = generator
-
-    def forward(self, x):
-        return dropout(x, self.p, self.training, self.generator)
-
-    def extra_repr(self):
-        return f"p={self.p}"
-
-
-# ---- containers
-
-
-class ModuleList(Module):
-    """Modules in a list, found by `parameters()`; keys are their positions."""
-
-    def __init__(self, modules=()):
-        for module in modules:
-            self.append(module)
-
-    def append(self, module):
-        if not isinstance(module, Module):
-            raise TypeError(f"{type(self).__name__} holds modules, but got {module!r}. Write, for example, ReLU().")
-        setattr(self, str(len(self)), module)
-        return self
-
-    def __len__(self):
-        return sum(1 for _ in self.named_children())
-
-    def __iter__(self):
-        return (child for _, child in self.named_children())
-
-    def __getitem__(self, index):
-        """One module, or for a slice a container of the same kind."""
-        modules = list(self)
-        return self.of(modules[index]) if isinstance(index, slice) else modules[index]
-
-    @classmethod
-    def of(cls, modules):
-        return cls(modules)
-
-
-class Sequential(ModuleList):
-    """Modules applied one after another: Sequential(Linear(2, 4), ReLU(), Linear(4, 1))."""
-
-    def __init__(self, *modules):
-        super().__init__(modules)
-
-    @classmethod
-    def of(cls, modules):
-        return cls(*modules)
-
-    def forward(self, x):
-        """Give x to the first module, what it returns to the next, and so on; return what comes out of the last."""
-        for module in self:
-            x = module(x)
-        return x
-
-
-# ---- the activation functions of module 02 as layers
-
-
-class ReLU(Module):
-    """max(x, 0)."""
-
-    def forward(self, x):
-        return activations.relu(x)
-
-
-class Sigmoid(Module):
-    """1 / (1 + exp(-x))."""
-
-    def forward(self, x):
-        return activations.sigmoid(x)
-
-
-class Tanh(Module):
-    """The hyperbolic tangent."""
-
-    def forward(self, x):
-        return x.tanh()
-
-
-class SiLU(Module):
-    """x * sigmoid(x)."""
-
-    def forward(self, x):
-        return activations.silu(x)
-
-
-class GELU(Module):
-    """x times the normal distribution function of x: exact, or in its tanh form."""
-
-    def __init__(self, approximate="none"):
-        self.approximate = approximate
-
-    def forward(self, x):
-        return activations.gelu(x, self.approximate)
-
-    def extra_repr(self):
-        return f"approximate={self.approximate!r}"
-
-
-class Softmax(Module):
-    """exp(x) / sum(exp(x)) along `dim`."""
-
-    def __init__(self, dim=-1):
-        self.dim = dim
-
-    def forward(self, x):
-        return activations.softmax(x, self.dim)
-
-    def extra_repr(self):
-        return f"dim={self.dim}"
