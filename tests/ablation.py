@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tinytorch_course.runner import PRELOADED
+
 ROOT = Path(__file__).parents[1]
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 PROCESSES = multiprocessing.get_context("forkserver" if FORKS else "spawn")
 if FORKS:  # what takes longest to import, and knows nothing of tinytorch, is imported once for all runs
-    PRELOADED = ["pytest", "numpy.testing", "hypothesis.strategies", "safetensors.numpy", "tinytorch_course.runner"]
-    PROCESSES.set_forkserver_preload(PRELOADED)
+    PROCESSES.set_forkserver_preload([*PRELOADED, "tinytorch_course.runner"])
 
 
 def run(folder, paths, *options, changed=None, limit=300):

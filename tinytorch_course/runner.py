@@ -23,7 +23,8 @@ from .lessons import Exercise, Wrong
 
 MOST_COMPARED = 8  # tests, to recognise a typical mistake by how they fail
 NO_FAULTS = ("UserWarning", "DeprecationWarning", "FutureWarning")  # in an answer; in our own tests they are errors
-PRELOADED = ("numpy", "safetensors", "tqdm", "hypothesis")  # what tests import, and knows nothing of tinytorch
+# what tests import, and knows nothing of tinytorch
+PRELOADED = ("numpy.testing", "safetensors.numpy", "tqdm", "hypothesis")
 
 
 def main():

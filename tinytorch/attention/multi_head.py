@@ -12,10 +12,10 @@ from ..tensor import Tensor, where, zeros
 from .scaled_dot_product import (
     _causal,
     _repeat_heads,
-    _require_causal,
-    _require_mask,
     attention_weights,
     join_heads,
+    require_causal,
+    require_mask,
     scaled_dot_product_attention,
     split_heads,
 )
@@ -136,11 +136,11 @@ class MultiHeadAttention(Module):
                     f"MultiHeadAttention({self.embed_dim}, {self.num_heads}) needs inputs of shape "
                     f"(batch, time, {self.embed_dim}), but got {x.shape}."
                 )
-        _require_causal(self.window, is_causal)
+        require_causal(self.window, is_causal)
         if attn_mask is not None:
-            _require_mask("attn_mask", attn_mask, "bf")
+            require_mask("attn_mask", attn_mask, "bf")
         if key_padding_mask is not None:
-            _require_mask("key_padding_mask", key_padding_mask, "b")
+            require_mask("key_padding_mask", key_padding_mask, "b")
             expected = (len(key), key.shape[1] + (cache.length if cache is not None else 0))
             if key_padding_mask.shape != expected:
                 raise ValueError(f"key_padding_mask needs shape {expected}, but got {key_padding_mask.shape}.")

@@ -13,13 +13,15 @@ from ..layers import dropout, dropout_mask, require_positive, require_probabilit
 from ..tensor import Tensor, op
 
 
-def _require_mask(name, mask, kinds):
+def require_mask(name, mask, kinds):
+    """Raise TypeError unless the mask is of one of these kinds: "b" booleans, "f" floats."""
     if mask.dtype.kind not in kinds:
         wanted = "booleans or floats" if "f" in kinds else "booleans"
         raise TypeError(f"{name} needs {wanted}, but got {mask.dtype}. Compare, as in mask != 0, or convert it.")
 
 
-def _require_causal(window, is_causal):
+def require_causal(window, is_causal):
+    """Raise ValueError for a window where attention is not causal."""
     if window is not None and not is_causal:
         raise ValueError(f"window={window} narrows causal attention: pass is_causal=True too.")
 
@@ -96,10 +98,10 @@ def scaled_dot_product_attention(
     """
     _require_shapes(query, key, value, enable_gqa)
     if attn_mask is not None:
-        _require_mask("attn_mask", attn_mask, "bf")
+        require_mask("attn_mask", attn_mask, "bf")
     if window is not None:
         require_positive(window=window)
-        _require_causal(window, is_causal)
+        require_causal(window, is_causal)
     require_probability(dropout_p)
     keep = None
     if dropout_p:

@@ -19,7 +19,7 @@ NUMBERS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 class Pretrained:
-    """The part of a model that reads and writes its weights. The rest has these two, and `config`.
+    """The part of a model that counts, reads and writes its weights. The rest has these two, and `config`.
 
     config_class: the dataclass of its configuration; formats: {model_type: Format}, all that it can be read from.
     """
